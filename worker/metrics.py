@@ -1,0 +1,71 @@
+"""Every metric of the worker, in one registry. Counted per batch, never per product."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+__all__ = ["Metrics"]
+
+# Seconds: from a no-op batch on a GPU to a full window on two CPU cores.
+_STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+# Share of the token budget that holds tokens and not padding.
+_FILL_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+
+
+class Metrics:
+    """The worker's metrics. One instance a process; tests make their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.events = self._counter("events", "Input events taken from Kafka")
+        self.results = self._counter(
+            "results", "Products whose outputs the broker has acknowledged"
+        )
+        self.dead_letters = self._counter("dead_letters", "Dead letters by reason", "reason")
+        self.abstentions = self._counter("abstentions", "Products left to review")
+        self.labels = self._counter("labels", "Attribute values emitted")
+        self.batches = self._counter("batches", "Model batches by outcome", "outcome")
+        self.mask_lookups = self._counter(
+            "mask_lookups", "Masks found, by level: device, memory, redis, compiled", "level"
+        )
+        self.redis_errors = self._counter("redis_errors", "Redis calls that failed")
+        self.discarded = self._counter(
+            "discarded_events", "Events of a lane that was not or no longer open"
+        )
+        self.redeliveries = self._counter(
+            "delivery_recoveries", "Times the producer was replaced after a failure"
+        )
+        self.commits = self._counter("commits", "Offset commits by outcome", "outcome")
+        self.refused_releases = self._counter("refused_releases", "Releases refused")
+        self.stage_seconds = Histogram(
+            "sortiment_stage_seconds",
+            "Time a window or batch spent in a stage: wait, prepare, queue, model, assemble, send",
+            ["stage"],
+            registry=self.registry,
+            buckets=_STAGE_BUCKETS,
+        )
+        self.batch_fill = Histogram(
+            "sortiment_batch_fill_ratio",
+            "Unpadded cost of a batch over the token budget",
+            registry=self.registry,
+            buckets=_FILL_BUCKETS,
+        )
+        self.batch_products = Histogram(
+            "sortiment_batch_products",
+            "Products in a batch",
+            registry=self.registry,
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096),
+        )
+        self.in_flight = self._gauge("in_flight_products", "Events taken and not yet settled")
+        self.lag = self._gauge("lag", "Events behind the end of the partition", "topic", "partition")
+        self.ready = self._gauge("ready", "1 when the worker takes traffic")
+        self.event_delay_seconds = self._gauge(
+            "event_delay_seconds", "Age of the oldest event in the last settled run"
+        )
+        self.release = Info("sortiment_release", "The active release", registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"sortiment_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"sortiment_{name}", text, labels, registry=self.registry)
