@@ -73,8 +73,10 @@ class KafkaConfig:
             context = ssl.create_default_context(cafile=self.ssl_cafile)
         except (ssl.SSLError, OSError) as error:
             raise ConfigError(
-                f"SORTIMENT_SSL_CAFILE: cannot load {self.ssl_cafile}: {error}; "
-                "give a PEM file of certificates"
+                [
+                    f"SORTIMENT_SSL_CAFILE: cannot load {self.ssl_cafile}: {error}; "
+                    "give a PEM file of certificates"
+                ]
             ) from error
         context.check_hostname = self.ssl_check_hostname
         if self.ssl_certfile:
@@ -83,8 +85,10 @@ class KafkaConfig:
                 context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile, password=lambda: "")
             except (ssl.SSLError, OSError, ValueError) as error:
                 raise ConfigError(
-                    f"SORTIMENT_SSL_CERTFILE and SORTIMENT_SSL_KEYFILE: cannot load "
-                    f"{self.ssl_certfile} with {self.ssl_keyfile}: {error}; give a PEM "
-                    "certificate and its unencrypted PEM key"
+                    [
+                        f"SORTIMENT_SSL_CERTFILE and SORTIMENT_SSL_KEYFILE: cannot load "
+                        f"{self.ssl_certfile} with {self.ssl_keyfile}: {error}; give a PEM "
+                        "certificate and its unencrypted PEM key"
+                    ]
                 ) from error
         return context

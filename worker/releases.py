@@ -1,0 +1,256 @@
+"""The control topic: which release is active. Read whole by every worker, then followed.
+
+A record's key says what it is about, its last value counts. One key is known here:
+``active-release``, whose value is an ``Announcement`` in JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka.errors import KafkaError
+from mode import Service
+
+from worker.errors import BrokerError, ReleaseError
+from worker.kafka import KafkaConfig
+from worker.metrics import Metrics
+from worker.serving import Serving, ServingLoader
+
+__all__ = ["ACTIVE_RELEASE_KEY", "Announcement", "ReleaseControl"]
+
+_log = logging.getLogger(__name__)
+
+ACTIVE_RELEASE_KEY = b"active-release"
+SCHEMA = "sortiment.control.v1"
+# A refusal may be the network's fault; looking again once a minute costs nothing.
+_RETRY_REFUSED_S = 60.0
+_RETRY_BROKER_S = 1.0
+_POLL_MS = 1_000
+_KEPT_REFUSALS = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Announcement:
+    """That a release is to be served.
+
+    Attributes:
+        release: ``name/version``.
+        address: where it is; anything that fsspec reads.
+        manifest_sha256: digest of its manifest, which holds the digests of all else.
+        announced_at: RFC 3339, UTC.
+    """
+
+    release: str
+    address: str
+    manifest_sha256: str
+    announced_at: str
+
+    def to_json(self) -> bytes:
+        """The record's value."""
+        return orjson.dumps({"schema": SCHEMA, **asdict(self)})
+
+    @classmethod
+    def from_json(cls, value: bytes) -> Announcement:
+        """What ``to_json`` wrote; unknown fields are ignored.
+
+        Raises:
+            ReleaseError: not an announcement; the message says why.
+        """
+        try:
+            raw = orjson.loads(value)
+        except orjson.JSONDecodeError as error:
+            raise ReleaseError(f"not JSON: {error}") from error
+        if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+            raise ReleaseError(f"not an object with schema {SCHEMA}")
+        fields = {name: raw.get(name) for name in cls.__slots__}
+        wrong = [name for name, text in fields.items() if not isinstance(text, str) or not text]
+        if wrong:
+            raise ReleaseError(f"{', '.join(wrong)} must be text, and not empty")
+        return cls(**{name: str(text) for name, text in fields.items()})
+
+
+class ReleaseControl(Service):
+    """Reads the control topic, loads the active release once and hands it to the hot path.
+
+    With a release active, a newer announcement is noted and takes effect at the next start.
+
+    Args:
+        loader: loads and checks a release, on a thread.
+        serve: takes the release that is ready, on the event loop.
+        pinned: address from the settings, which the control topic does not overrule.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaConfig,
+        topic: str,
+        loader: ServingLoader,
+        serve: Callable[[Serving], None],
+        metrics: Metrics,
+        *,
+        pinned: str | None = None,
+    ) -> None:
+        super().__init__()
+        self._kafka = kafka
+        self._topic = topic
+        self._loader = loader
+        self._serve = serve
+        self._metrics = metrics
+        self._pinned = pinned
+        self._announced: Announcement | None = None
+        self._serving: Serving | None = None
+        self._refusals: deque[dict[str, str]] = deque(maxlen=_KEPT_REFUSALS)
+        self._read_whole = False
+        self._news = asyncio.Event()
+        self._waiting_for = f"reading topic {topic}"
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why no release is served; empty when one is."""
+        return [] if self._serving is not None else [self._waiting_for]
+
+    def status(self) -> dict[str, Any]:
+        """What is active, announced and refused, as JSON takes it."""
+        active, announced = self._serving, self._announced
+        return {
+            "active": None
+            if active is None
+            else {
+                "release": active.release.id,
+                "manifest_sha256": active.release.manifest_sha256,
+                "architecture": active.release.architecture,
+                "taxonomy_version": active.release.taxonomy.version,
+            },
+            "pinned": self._pinned,
+            "announced": asdict(announced) if announced else None,
+            "note": self._note(),
+            "refused": list(self._refusals),
+        }
+
+    def _note(self) -> str:
+        active, announced = self._serving, self._announced
+        if active is None:
+            return self._waiting_for
+        if announced is None or announced.manifest_sha256 == active.release.manifest_sha256:
+            return "serving"
+        if self._pinned is not None:
+            return f"{announced.release} is announced; SORTIMENT_RELEASE overrules it"
+        return f"{announced.release} is announced, takes effect at restart"
+
+    @Service.task
+    async def _follow(self) -> None:
+        while not self.should_stop:
+            try:
+                await self._read_topic()
+            except KafkaError as error:
+                if not error.retriable:
+                    raise BrokerError(f"reading control topic {self._topic}: {error!r}") from error
+                _log.warning("control topic %s: %r, trying again", self._topic, error)
+                await self.sleep(_RETRY_BROKER_S)
+
+    async def _read_topic(self) -> None:
+        # Without a group: every worker reads everything, and commits nothing.
+        consumer = AIOKafkaConsumer(
+            self._topic,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            **self._kafka.client_kwargs(),
+        )
+        try:
+            await consumer.start()
+            while not consumer.assignment():
+                # The embedded broker makes the topic when it is first asked for.
+                await self.sleep(0.1)
+            ends = await consumer.end_offsets(consumer.assignment())
+            latest: ConsumerRecord[bytes | None, bytes | None] | None = None
+            behind = set(ends)
+            while not self.should_stop:
+                behind = {tp for tp in behind if await consumer.position(tp) < ends[tp]}
+                if not behind:
+                    self._take(latest)
+                    latest = None
+                for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
+                    for record in records:
+                        if record.key == ACTIVE_RELEASE_KEY:
+                            latest = record
+        finally:
+            await consumer.stop()
+
+    def _take(self, record: ConsumerRecord[bytes | None, bytes | None] | None) -> None:
+        """The topic is read to its end, and this was the last record about the release, if any."""
+        first = not self._read_whole
+        self._read_whole = True
+        if record is not None:
+            where = f"{record.topic}[{record.partition}] offset {record.offset}"
+            try:
+                self._announced = Announcement.from_json(record.value) if record.value else None
+            except ReleaseError as error:
+                self._refuse(where, error)
+            else:
+                said = self._announced.release if self._announced else "none"
+                _log.info("announced at %s: %s", where, said)
+        if first or record is not None:
+            self._news.set()
+
+    @Service.task
+    async def _load(self) -> None:
+        while not self.should_stop and self._serving is None:
+            wanted = self._wanted()
+            if wanted is not None:
+                await self._load_one(*wanted)
+            elif self._read_whole:
+                self._waiting_for = self._nothing_announced()
+                _log.warning("%s", self._waiting_for)
+            if self._serving is None:
+                await self._await_news(_RETRY_REFUSED_S if wanted else None)
+
+    def _nothing_announced(self) -> str:
+        text = (
+            f"no release is announced on topic {self._topic}: "
+            "run `sortiment-worker announce ADDRESS`, or set SORTIMENT_RELEASE"
+        )
+        if self._refusals:
+            last = self._refusals[-1]
+            text += f"; refused {last['what']}: {last['reason']}"
+        return text
+
+    def _wanted(self) -> tuple[str, str | None] | None:
+        """Address and manifest digest of the release to load."""
+        if self._pinned is not None:
+            return self._pinned, None
+        if self._announced is not None:
+            return self._announced.address, self._announced.manifest_sha256
+        return None
+
+    async def _await_news(self, timeout_s: float | None) -> None:
+        await self.wait_first(self._news.wait(), timeout=timeout_s)
+        self._news.clear()
+
+    async def _load_one(self, address: str, manifest_sha256: str | None) -> None:
+        self._waiting_for = f"loading the release at {address}"
+        _log.info("%s", self._waiting_for)
+        try:
+            serving = await asyncio.to_thread(self._loader.load, address, manifest_sha256)
+        except Exception as error:  # noqa: BLE001
+            # A release comes from outside and may fail in any way; the worker must outlive that.
+            self._refuse(address, error)
+            return
+        self._serving = serving
+        self._serve(serving)
+
+    def _refuse(self, what: str, error: Exception) -> None:
+        reason = str(error) or repr(error)
+        self._metrics.refused_releases.inc()
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._refusals.append({"what": what, "reason": reason, "at": now})
+        self._waiting_for = f"refused {what}: {reason}"
+        _log.error("refused %s: %s", what, reason)
