@@ -54,9 +54,9 @@ class ChildProcess:
         self.grace_s = grace_s
         flags = [text for directory in remove for text in ("--remove", str(directory))]
         self._control_lock = threading.Lock()
+        tether = [sys.executable, "-I", "-S", str(_TETHER), str(grace_s)]
         self._tether = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_TETHER), str(grace_s), str(out_path or log_path)]
-            + [str(log_path), *flags, "--", *command],
+            [*tether, str(out_path or log_path), str(log_path), *flags, "--", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -65,19 +65,20 @@ class ChildProcess:
             # Ctrl-C in a terminal reaches this process, which then stops its children in order.
             start_new_session=True,
         )
-        assert self._tether.stdout is not None and self._tether.stderr is not None
+        # For the type checker: three pipes were asked for.
+        assert self._tether.stdout is not None  # noqa: S101
+        assert self._tether.stderr is not None  # noqa: S101
         first_line = self._tether.stdout.readline().strip()
         self._tether.stdout.close()
         if not first_line:
             self._tether.wait()
             complaint = self._tether.stderr.read().decode(errors="replace").strip()
             self._close_pipes()
-            raise LocalServiceError(
-                f"{name}: cannot start {command[0]}: {complaint.splitlines()[-1:] or 'no reason'}"
-            )
+            reason = complaint.splitlines()[-1] if complaint else "no reason given"
+            raise LocalServiceError(f"{name}: cannot start {command[0]}: {reason}")
         self._tether.stderr.close()
         self.pid = int(first_line)
-        atexit.register(self.stop)
+        atexit.register(self._abandon)
 
     def poll(self) -> int | None:
         """The exit status, 128 + n where signal n ended it; None while running."""
@@ -122,12 +123,17 @@ class ChildProcess:
             self._tell(f"{int(signal.SIGKILL)}\n")
             status = self._tether.wait()
         self._close_pipes()
-        atexit.unregister(self.stop)
+        atexit.unregister(self._abandon)
         return status
+
+    def _abandon(self) -> None:
+        """At the interpreter's exit: the tether ends the child and removes its directories."""
+        self._close_pipes()
+        self._tether.wait()
 
     def _tell(self, text: str) -> None:
         pipe = self._tether.stdin
-        assert pipe is not None
+        assert pipe is not None  # noqa: S101
         with self._control_lock:
             if pipe.closed:
                 return

@@ -52,13 +52,13 @@ class _Tether:
         # The child may wait on its standard input for an end: it comes when this process ends.
         child_stdin, _held_open = os.pipe()
         with Path(log_path).open("ab") as log, Path(out_path).open("ab") as out:
-            self.child = subprocess.Popen(  # noqa: PLW1509 - no thread runs yet
+            self.child = subprocess.Popen(
                 command,
                 stdin=child_stdin,
                 stdout=log if out_path == log_path else out,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=die_with_tether,
+                preexec_fn=die_with_tether,  # safe: no thread runs yet
             )
         sys.stdout.write(f"{self.child.pid}\n")
         sys.stdout.flush()
