@@ -13,7 +13,14 @@ from typing import Any
 from models.errors import ProductError
 from models.text import normalise
 
-__all__ = ["MAX_BULLETS", "MAX_ID_CHARS", "MAX_IMAGES", "MAX_TEXT_CHARS", "Product", "parse_product"]
+__all__ = [
+    "MAX_BULLETS",
+    "MAX_ID_CHARS",
+    "MAX_IMAGES",
+    "MAX_TEXT_CHARS",
+    "Product",
+    "parse_product",
+]
 
 # A product id becomes a Kafka key and a part of every output event: keep it a name, not a text.
 MAX_ID_CHARS = 512
@@ -61,16 +68,15 @@ def parse_product(raw: object) -> Product:
             ``bad_id`` or ``no_text``, naming the field.
     """
     if not isinstance(raw, dict):
-        raise ProductError(
-            "not_an_object", f"a product is a JSON object, got {type(raw).__name__}"
-        )
+        raise ProductError("not_an_object", f"a product is a JSON object, got {type(raw).__name__}")
     get = raw.get
     product_id = get("product_id")
     if type(product_id) is not str:
         product_id = _id_from(product_id)
     if not 0 < len(product_id) <= MAX_ID_CHARS:
         raise ProductError(
-            "bad_id", f"product_id has {len(product_id)} characters, allowed are 1 to {MAX_ID_CHARS}"
+            "bad_id",
+            f"product_id has {len(product_id)} characters, allowed are 1 to {MAX_ID_CHARS}",
         )
     title = get("title")
     if type(title) is not str:
@@ -86,10 +92,7 @@ def parse_product(raw: object) -> Product:
     else:
         description = _empty("description", description)
     bullets = get("bullets")
-    if bullets:
-        bullets = _texts("bullets", bullets, MAX_BULLETS)
-    else:
-        bullets = _no_list("bullets", bullets)
+    bullets = _texts("bullets", bullets, MAX_BULLETS) if bullets else _no_list("bullets", bullets)
     if not (title or description or bullets):
         raise ProductError(
             "no_text", "title, description and bullets are all empty: nothing to categorize by"

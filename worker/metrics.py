@@ -57,7 +57,9 @@ class Metrics:
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096),
         )
         self.in_flight = self._gauge("in_flight_products", "Events taken and not yet settled")
-        self.lag = self._gauge("lag", "Events behind the end of the partition", "topic", "partition")
+        self.lag = self._gauge(
+            "lag", "Events behind the end of the partition", "topic", "partition"
+        )
         self.ready = self._gauge("ready", "1 when the worker takes traffic")
         self.event_delay_seconds = self._gauge(
             "event_delay_seconds", "Age of the oldest event in the last settled run"

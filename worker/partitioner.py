@@ -25,18 +25,18 @@ def hash_keys(keys: Sequence[bytes]) -> list[int]:
 
     Equals ``murmur2(key) & 0x7FFFFFFF`` of ``aiokafka.partitioner`` exactly.
     """
-    lengths = np.fromiter(map(len, keys), dtype=np.int64, count=len(keys))
-    if not len(keys):
+    if not keys:
         return []
+    lengths = np.fromiter(map(len, keys), dtype=np.int64, count=len(keys))
     if int(lengths.max()) <= _MAX_VECTOR_BYTES:
-        return _hash_short(keys, lengths).tolist()  # type: ignore[no-any-return]
-    short = np.flatnonzero(lengths <= _MAX_VECTOR_BYTES)
+        return _hash_short(keys, lengths).tolist()
     hashes = np.empty(len(keys), dtype=np.int64)
+    short = np.flatnonzero(lengths <= _MAX_VECTOR_BYTES)
     if len(short):
-        hashes[short] = _hash_short([keys[row] for row in short], lengths[short])
-    for row in np.flatnonzero(lengths > _MAX_VECTOR_BYTES):
+        hashes[short] = _hash_short([keys[row] for row in short.tolist()], lengths[short])
+    for row in np.flatnonzero(lengths > _MAX_VECTOR_BYTES).tolist():
         hashes[row] = murmur2(keys[row]) & 0x7FFFFFFF
-    return hashes.tolist()  # type: ignore[no-any-return]
+    return hashes.tolist()
 
 
 def _hash_short(keys: Sequence[bytes], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -52,9 +52,9 @@ def _hash_short(keys: Sequence[bytes], lengths: NDArray[np.int64]) -> NDArray[np
             mixed = (hashes * _M) ^ (word * _M)
             hashes = np.where(column < num_words, mixed, hashes)
         tail_bytes = lengths % 4
-        column = np.minimum(num_words, width // 4 - 1)
+        last_words = np.minimum(num_words, width // 4 - 1)
         # The padding is zero, so the whole last word holds just the tail bytes.
-        tail = words[np.arange(len(keys)), column]
+        tail = words[np.arange(len(keys)), last_words]
         hashes = np.where(tail_bytes > 0, (hashes ^ tail) * _M, hashes)
         hashes ^= hashes >> np.uint32(13)
         hashes *= _M

@@ -1,0 +1,294 @@
+"""Takes events from Kafka: polls windows, waits while too much is in hand, opens and closes lanes.
+
+Rebalance callbacks are short: assignment only pauses and starts a task per partition, since
+aiokafka goes on delivering while a callback runs; revocation closes the lanes and lets delivery
+commit what is already with the broker, within a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
+
+from worker.delivery import Delivery
+from worker.errors import BrokerError
+from worker.events import Window
+from worker.kafka import KafkaConfig
+from worker.lanes import Lane
+from worker.metrics import Metrics
+
+__all__ = ["Intake", "IntakeConfig"]
+
+_log = logging.getLogger(__name__)
+
+# A revocation must end well before the group's rebalance time-out, or the member is thrown out.
+_REVOKE_TIMEOUT_S = 5.0
+_RETRY_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IntakeConfig:
+    """What is read, as which member of which group, and how much at a time.
+
+    Attributes:
+        topic: the input topic.
+        group_id: the consumer group of all workers.
+        group_instance_id: name of this worker for static membership, or None.
+        session_timeout_ms, heartbeat_interval_ms, max_poll_interval_ms: as Kafka defines them.
+        max_wait_ms: how long the first event of a window waits for more.
+        max_poll_records: largest window.
+        max_in_flight_products: events taken and not yet settled; polling waits beyond it.
+        max_event_bytes: largest event of the input topic.
+        detect_loss: a gap in the offsets is an error: for the embedded broker, which drops the
+            oldest events of a full partition silently and writes no transactions.
+    """
+
+    topic: str = "products"
+    group_id: str = "sortiment"
+    group_instance_id: str | None = None
+    session_timeout_ms: int = 30_000
+    heartbeat_interval_ms: int = 3_000
+    max_poll_interval_ms: int = 300_000
+    max_wait_ms: int = 20
+    max_poll_records: int = 2_000
+    max_in_flight_products: int = 8_192
+    max_event_bytes: int = 1_048_576
+    detect_loss: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_poll_records < 1:
+            raise ValueError(f"max_poll_records must be at least 1, got {self.max_poll_records}")
+        if self.max_in_flight_products < 1:
+            raise ValueError(
+                f"max_in_flight_products must be at least 1, got {self.max_in_flight_products}"
+            )
+        if self.max_wait_ms < 0:
+            raise ValueError(f"max_wait_ms must not be negative, got {self.max_wait_ms}")
+
+
+class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
+    """The consumer and its lanes."""
+
+    def __init__(
+        self, config: IntakeConfig, kafka: KafkaConfig, delivery: Delivery, metrics: Metrics
+    ) -> None:
+        self._config = config
+        self._delivery = delivery
+        self._metrics = metrics
+        self._kafka = kafka
+        self._consumer: AIOKafkaConsumer | None = None
+        self._lanes: dict[TopicPartition, Lane] = {}
+        self._opening: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._next_offset: dict[TopicPartition, int] = {}
+        self._epoch = 0
+        self._in_flight = 0
+        self._room = asyncio.Event()
+
+    @property
+    def consumer(self) -> AIOKafkaConsumer:
+        """The started consumer."""
+        assert self._consumer is not None
+        return self._consumer
+
+    @property
+    def lanes(self) -> dict[TopicPartition, Lane]:
+        """Open lanes."""
+        return self._lanes
+
+    @property
+    def is_assigned(self) -> bool:
+        """Whether every assigned partition is open. A spare member without partitions is too."""
+        consumer = self._consumer
+        return consumer is not None and self._epoch > 0 and not self._opening
+
+    @property
+    def in_flight(self) -> int:
+        """Events taken and not yet settled."""
+        return self._in_flight
+
+    async def start(self) -> None:
+        """Join the group."""
+        config = self._config
+        consumer = AIOKafkaConsumer(
+            **self._kafka.client_kwargs(),
+            client_id="sortiment-worker",
+            group_id=config.group_id,
+            group_instance_id=config.group_instance_id,
+            session_timeout_ms=config.session_timeout_ms,
+            heartbeat_interval_ms=config.heartbeat_interval_ms,
+            max_poll_interval_ms=config.max_poll_interval_ms,
+            # A rebalance waits no longer for a member than its session lasts.
+            rebalance_timeout_ms=config.session_timeout_ms,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            max_partition_fetch_bytes=max(1_048_576, config.max_event_bytes + 4_096),
+        )
+        consumer.subscribe([config.topic], listener=self)
+        self._consumer = consumer
+        await consumer.start()
+
+    async def stop(self) -> None:
+        """Leave the group."""
+        for task in self._opening.values():
+            task.cancel()
+        await asyncio.gather(*self._opening.values(), return_exceptions=True)
+        self._opening.clear()
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    async def next_window(self) -> Window:
+        """The next events, as many as come within ``max_wait_ms``; waits while there is no room."""
+        while True:
+            await self._wait_for_room()
+            window = Window([], [], [], time.monotonic())
+            await self._poll_into(window, timeout_ms=1_000)
+            if not window.records:
+                continue
+            deadline_s = window.polled_s + self._config.max_wait_ms / 1000
+            while len(window) < self._config.max_poll_records:
+                remaining_ms = int((deadline_s - time.monotonic()) * 1000)
+                if remaining_ms <= 0 or not await self._poll_into(window, remaining_ms):
+                    break
+            self._metrics.events.inc(len(window))
+            self._metrics.in_flight.set(self._in_flight)
+            self._metrics.stage_seconds.labels("wait").observe(time.monotonic() - window.polled_s)
+            return window
+
+    async def _poll_into(self, window: Window, timeout_ms: int) -> int:
+        polled = await self.consumer.getmany(
+            timeout_ms=timeout_ms, max_records=self._config.max_poll_records - len(window)
+        )
+        if not window.records:
+            window.polled_s = time.monotonic()
+        taken = 0
+        for partition, records in polled.items():
+            lane = self._lanes.get(partition)
+            if lane is None or not lane.is_open:
+                # Taken before the lane was open: the lane's task seeks, so they come again.
+                self._metrics.discarded.inc(len(records))
+                continue
+            if self._config.detect_loss:
+                self._check_gap(partition, records)
+            first = lane.admit(len(records))
+            window.records.extend(records)
+            window.lanes.extend([lane] * len(records))
+            window.slots.extend(range(first, first + len(records)))
+            taken += len(records)
+        self._in_flight += taken
+        return taken
+
+    def _check_gap(self, partition: TopicPartition, records: list[Any]) -> None:
+        expected = self._next_offset.get(partition, records[0].offset)
+        if records[0].offset != expected:
+            raise BrokerError(
+                f"{partition.topic}[{partition.partition}]: offsets {expected} to "
+                f"{records[0].offset - 1} vanished before they were read: the embedded broker "
+                "drops the oldest events of a partition beyond 5 MB; produce slower, or use a "
+                "real broker"
+            )
+        self._next_offset[partition] = records[-1].offset + 1
+
+    async def _wait_for_room(self) -> None:
+        config = self._config
+        while self._in_flight >= config.max_in_flight_products:
+            self._room.clear()
+            try:
+                await asyncio.wait_for(self._room.wait(), config.max_poll_interval_ms / 3000)
+            except TimeoutError:
+                await self._stay_alive()
+
+    async def _stay_alive(self) -> None:
+        """Tell the group that a slow batch is no dead worker: a poll of nothing."""
+        partitions = self.consumer.assignment()
+        self.consumer.pause(*partitions)
+        await self.consumer.getmany(timeout_ms=0)
+        self.consumer.resume(*(partition for partition in partitions if partition in self._lanes))
+
+    def settled(self, lane: Lane, num_events: int) -> None:
+        """Events of an open lane are with the broker: there is room for as many."""
+        if lane.is_open:
+            lane.in_hand -= num_events
+            self._in_flight -= num_events
+            self._room.set()
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Close the lanes; whatever of them is not with the broker goes to the next owner."""
+        for partition in revoked:
+            opening = self._opening.pop(partition, None)
+            if opening is not None:
+                opening.cancel()
+        lanes = [self._lanes.pop(each) for each in revoked if each in self._lanes]
+        if not lanes:
+            return
+        self.close_lanes(lanes)
+        try:
+            await asyncio.wait_for(self._delivery.close_lanes(lanes), _REVOKE_TIMEOUT_S)
+        except TimeoutError:
+            _log.warning(
+                "revocation of %d partitions: offsets not committed within %g s, their last "
+                "results will come twice",
+                len(lanes),
+                _REVOKE_TIMEOUT_S,
+            )
+
+    def close_lanes(self, lanes: Collection[Lane]) -> None:
+        """Close lanes and give back the room that they took."""
+        for lane in lanes:
+            self._in_flight -= lane.in_hand
+            self._metrics.discarded.inc(lane.close())
+            lane.in_hand = 0
+        self._room.set()
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Hold the partitions back and open their lanes in tasks of their own."""
+        self._epoch += 1
+        if assigned:
+            self.consumer.pause(*assigned)
+        for partition in assigned:
+            lane = Lane(partition, self._epoch)
+            self._opening[partition] = asyncio.create_task(
+                self._open(lane), name=f"open {partition.topic}[{partition.partition}]"
+            )
+
+    async def _open(self, lane: Lane) -> None:
+        partition = lane.partition
+        while True:
+            try:
+                await self._delivery.open_lane(lane)
+                # Only now: a former owner that still commits must be heard or fenced first.
+                committed = await self.consumer.committed(partition)
+                if committed is None:
+                    await self.consumer.seek_to_beginning(partition)
+                else:
+                    self.consumer.seek(partition, committed)
+                    lane.delivered = lane.committed = committed
+            except IllegalStateError:
+                return  # revoked meanwhile: another task opens it when it comes back
+            except KafkaError as error:
+                _log.warning("opening %s: %s, trying again", partition, error)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            self._next_offset.pop(partition, None)
+            if committed is not None:
+                self._next_offset[partition] = committed
+            self._lanes[partition] = lane
+            self._opening.pop(partition, None)
+            self.consumer.resume(partition)
+            return
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """Events between each open lane's delivered offset and the end of its partition."""
+        lags = {}
+        for partition, lane in self._lanes.items():
+            end = self.consumer.highwater(partition)
+            if end is not None:
+                lags[partition] = max(0, end - (lane.delivered or 0))
+        return lags

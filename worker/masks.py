@@ -1,0 +1,259 @@
+"""Masks where the model needs them, looked up by level: device, memory, Redis, compiled.
+
+A release carries its taxonomy, so Redis is a cache and never a single point of failure. Keys are
+content-addressed (taxonomy, label space, category), so an entry is never stale, only unused.
+Runs on the model thread: one pipelined read for all that a batch lacks, bounded by a time-out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import redis
+import torch
+from numpy.typing import NDArray
+
+from models.labels import DeviceMasks, LabelSpace, pack_mask, unpack_mask
+from models.taxonomy import Taxonomy, compile_mask
+from worker.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["MaskCache", "MaskCacheConfig", "MaskMemory", "RedisMasks"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskCacheConfig:
+    """Where masks are kept.
+
+    Attributes:
+        redis_url: None for no Redis. May hold a password: never logged.
+        redis_timeout_ms: bound on each call; the model thread waits for it.
+        redis_retry_s: after a failure Redis is left alone for so long.
+        redis_ttl_s: entries that nobody writes again disappear; 0 keeps them.
+        prefix: first part of the keys.
+        max_memory_bytes: bound on the masks kept in process memory.
+    """
+
+    redis_url: str | None = None
+    redis_timeout_ms: int = 50
+    redis_retry_s: float = 5.0
+    redis_ttl_s: int = 30 * 24 * 3600
+    prefix: str = "sortiment:mask"
+    max_memory_bytes: int = 256 * 1024 * 1024
+
+    def __repr__(self) -> str:
+        return f"MaskCacheConfig(redis={'set' if self.redis_url else None}, prefix={self.prefix!r})"
+
+
+class MaskMemory:
+    """Packed masks by key, least recently used first out. Outlives a release."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._entries: OrderedDict[str, NDArray[np.uint32]] = OrderedDict()
+
+    def get(self, key: str) -> NDArray[np.uint32] | None:
+        """The mask, or None."""
+        mask = self._entries.get(key)
+        if mask is not None:
+            self._entries.move_to_end(key)
+        return mask
+
+    def put(self, key: str, mask: NDArray[np.uint32]) -> None:
+        """Keep a mask; the oldest go when the bound is reached."""
+        previous = self._entries.pop(key, None)
+        if previous is not None:
+            self._bytes -= previous.nbytes
+        self._entries[key] = mask
+        self._bytes += mask.nbytes
+        while self._bytes > self._max_bytes and len(self._entries) > 1:
+            _, oldest = self._entries.popitem(last=False)
+            self._bytes -= oldest.nbytes
+
+
+class RedisMasks:
+    """Packed masks in Redis. Every failure is a miss, counted and said once per outage."""
+
+    def __init__(self, config: MaskCacheConfig, metrics: Metrics) -> None:
+        assert config.redis_url is not None
+        timeout_s = config.redis_timeout_ms / 1000
+        self._client = redis.Redis.from_url(
+            config.redis_url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            # One attempt: a retry would double what the model thread waits.
+            retry=None,
+        )
+        self._config = config
+        self._metrics = metrics
+        self._away_until_s = 0.0
+        self.is_away = False
+
+    def read(self, keys: Sequence[str]) -> list[bytes | None]:
+        """One answer a key; all None while Redis is away."""
+        if time.monotonic() < self._away_until_s:
+            return [None] * len(keys)
+        try:
+            answers: list[bytes | None] = self._client.mget(keys)  # type: ignore[assignment]
+        except redis.RedisError as error:
+            self._failed("read", error)
+            return [None] * len(keys)
+        self._back()
+        return answers
+
+    def write(self, masks: dict[str, bytes]) -> None:
+        """Keep masks for the other workers, in one pipeline."""
+        if time.monotonic() < self._away_until_s:
+            return
+        try:
+            with self._client.pipeline(transaction=False) as pipeline:
+                for key, packed in masks.items():
+                    pipeline.set(key, packed, ex=self._config.redis_ttl_s or None)
+                pipeline.execute()
+        except redis.RedisError as error:
+            self._failed("write", error)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._client.close()
+
+    def _failed(self, what: str, error: redis.RedisError) -> None:
+        self._metrics.redis_errors.inc()
+        self._away_until_s = time.monotonic() + self._config.redis_retry_s
+        if not self.is_away:
+            # The class name only: a message may quote the address with its password.
+            _log.warning(
+                "Redis %s failed (%s): going on from memory and the release, next try in %g s",
+                what,
+                type(error).__name__,
+                self._config.redis_retry_s,
+            )
+        self.is_away = True
+
+    def _back(self) -> None:
+        if self.is_away:
+            _log.info("Redis answers again")
+        self.is_away = False
+
+
+class MaskCache:
+    """The masks of one release, growing on the device as categories are met.
+
+    Fulfils ``models.predict.MaskSource``.
+
+    Args:
+        taxonomy: the release's.
+        labels: the attribute model's label space.
+        device: where the attribute head runs.
+        memory: shared by all releases of the process.
+        remote: None for no Redis.
+    """
+
+    def __init__(
+        self,
+        taxonomy: Taxonomy,
+        labels: LabelSpace,
+        device: torch.device,
+        memory: MaskMemory,
+        remote: RedisMasks | None,
+        config: MaskCacheConfig,
+        metrics: Metrics,
+    ) -> None:
+        self._taxonomy = taxonomy
+        self._labels = labels
+        self._device = device
+        self._memory = memory
+        self._remote = remote
+        self._lookups = metrics.mask_lookups
+        self._ids = tuple(taxonomy.categories)
+        version = hashlib.sha256(f"{taxonomy.name}\n{taxonomy.version}".encode()).hexdigest()[:16]
+        self._key_start = f"{config.prefix}:{version}:{labels.hash}:"
+        self._row_of = np.full(len(self._ids), -1, dtype=np.int64)
+        self._indptr = np.zeros(1, dtype=np.int64)
+        self._indices = torch.empty(0, dtype=torch.int64, device=device)
+        self._table = DeviceMasks(torch.zeros(1, dtype=torch.int64, device=device), self._indices)
+
+    def lookup(self, taxonomy_rows: NDArray[np.int64]) -> tuple[DeviceMasks, NDArray[np.int64]]:
+        """Masks of categories.
+
+        Args:
+            taxonomy_rows: [B], int64, positions in ``taxonomy.categories``; -1 for none.
+
+        Returns:
+            The table on the device, and the row in it of each, [B], int64, -1 for none.
+        """
+        known = taxonomy_rows >= 0
+        rows = np.where(known, self._row_of[taxonomy_rows], -1)
+        missing = np.unique(taxonomy_rows[known & (rows < 0)])
+        if len(missing):
+            self._admit(missing)
+            rows = np.where(known, self._row_of[taxonomy_rows], -1)
+        self._lookups.labels("device").inc(int(known.sum()) - len(missing))
+        return self._table, rows
+
+    def warm(self, categories: Sequence[str], chunk: int = 1000) -> None:
+        """Bring masks onto the device before the first product asks for them."""
+        position = {category: row for row, category in enumerate(self._ids)}
+        rows = np.array([position[category] for category in categories], dtype=np.int64)
+        for start in range(0, len(rows), chunk):
+            self.lookup(rows[start : start + chunk])
+
+    @property
+    def num_resident(self) -> int:
+        """Categories whose mask is on the device."""
+        return len(self._indptr) - 1
+
+    def _admit(self, missing: NDArray[np.int64]) -> None:
+        categories = [self._ids[row] for row in missing]
+        keys = [self._key_start + category for category in categories]
+        masks = [self._memory.get(key) for key in keys]
+        self._lookups.labels("memory").inc(sum(mask is not None for mask in masks))
+        absent = [index for index, mask in enumerate(masks) if mask is None]
+        if absent and self._remote is not None:
+            answers = self._remote.read([keys[index] for index in absent])
+            for index, packed in zip(absent, answers, strict=True):
+                masks[index] = self._unpacked(keys[index], packed)
+            found = sum(masks[index] is not None for index in absent)
+            self._lookups.labels("redis").inc(found)
+        compiled: dict[str, bytes] = {}
+        complete: list[NDArray[np.uint32]] = []
+        for category, key, found_mask in zip(categories, keys, masks, strict=True):
+            mask = found_mask
+            if mask is None:
+                mask = compile_mask(self._taxonomy, category, self._labels)
+                compiled[key] = pack_mask(mask)
+            self._memory.put(key, mask)
+            complete.append(mask)
+        self._lookups.labels("compiled").inc(len(compiled))
+        if compiled and self._remote is not None:
+            self._remote.write(compiled)
+        self._grow(missing, complete)
+
+    def _unpacked(self, key: str, packed: bytes | None) -> NDArray[np.uint32] | None:
+        if packed is None:
+            return None
+        try:
+            return unpack_mask(packed, len(self._labels))
+        except ValueError as error:
+            _log.warning("mask %s in Redis is not one (%s): compiled and written anew", key, error)
+            return None
+
+    def _grow(self, missing: NDArray[np.int64], masks: list[NDArray[np.uint32]]) -> None:
+        first = self.num_resident
+        ends = self._indptr[-1] + np.cumsum([len(mask) for mask in masks], dtype=np.int64)
+        self._indptr = np.concatenate([self._indptr, ends])
+        added = torch.from_numpy(np.concatenate(masks).astype(np.int64)).to(self._device)
+        self._indices = torch.cat([self._indices, added])
+        self._table = DeviceMasks(torch.from_numpy(self._indptr).to(self._device), self._indices)
+        self._row_of[missing] = np.arange(first, first + len(missing))
