@@ -1,6 +1,7 @@
 """One Apache Kafka broker in a container, for machines with Docker and without Maven.
 
 Written after the image's documentation; not yet run against a Docker engine.
+"""
 
 from __future__ import annotations
 
