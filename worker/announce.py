@@ -47,7 +47,7 @@ async def publish(
     """
     announcement = Announcement(
         release=release.id,
-        address=address if "://" in address else str(Path(address).resolve()),
+        address=_absolute(address),
         manifest_sha256=release.manifest_sha256,
         announced_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -64,3 +64,7 @@ async def publish(
     finally:
         await producer.stop()
     return announcement
+
+
+def _absolute(address: str) -> str:
+    return address if "://" in address else str(Path(address).resolve())

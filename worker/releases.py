@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -88,6 +89,9 @@ class ReleaseControl(Service):
         pinned: address from the settings, which the control topic does not overrule.
     """
 
+    # mode tells of every start and stop; the worker tells of what they mean.
+    mundane_level = "debug"
+
     def __init__(
         self,
         kafka: KafkaConfig,
@@ -112,8 +116,7 @@ class ReleaseControl(Service):
         self._news = asyncio.Event()
         self._waiting_for = f"reading topic {topic}"
 
-    @property
-    def reasons(self) -> list[str]:
+    def not_ready(self) -> list[str]:
         """Why no release is served; empty when one is."""
         return [] if self._serving is not None else [self._waiting_for]
 
@@ -133,6 +136,15 @@ class ReleaseControl(Service):
             "announced": asdict(announced) if announced else None,
             "note": self._note(),
             "refused": list(self._refusals),
+            "masks": self._masks_status(),
+        }
+
+    def _masks_status(self) -> dict[str, Any]:
+        masks = self._serving.masks if self._serving is not None else None
+        remote = self._loader.remote
+        return {
+            "resident_categories": masks.num_resident if masks is not None else 0,
+            "redis": "not set" if remote is None else "away" if remote.is_away else "in use",
         }
 
     def _note(self) -> str:
@@ -232,7 +244,8 @@ class ReleaseControl(Service):
         return None
 
     async def _await_news(self, timeout_s: float | None) -> None:
-        await self.wait_first(self._news.wait(), timeout=timeout_s)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), timeout_s)
         self._news.clear()
 
     async def _load_one(self, address: str, manifest_sha256: str | None) -> None:

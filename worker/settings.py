@@ -25,6 +25,8 @@ from worker.topics import TopicsConfig
 __all__ = ["PREFIX", "Settings", "flag", "load_settings", "mask", "variable"]
 
 PREFIX = "SORTIMENT_"
+# Not a setting of the worker, and no typing error: where local services keep what they fetch.
+_NEIGHBOURS = frozenset({"SORTIMENT_CACHE"})
 
 TopicName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._:-]{1,249}$")]
@@ -347,7 +349,7 @@ def _field(location: str) -> str:
 
 
 def _unknown_variables(env_file: Path | None) -> list[str]:
-    known = {variable(name) for name in Settings.model_fields}
+    known = {variable(name) for name in Settings.model_fields} | _NEIGHBOURS
     present = set(os.environ) | set(dotenv_values(env_file) if env_file else ())
     problems = []
     for name in sorted(present):

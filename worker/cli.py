@@ -1,0 +1,108 @@
+"""``sortiment-worker``: run, announce, topics, produce, watch."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from worker.errors import ConfigError, SortimentError
+from worker.settings import Settings, flag, load_settings
+
+__all__ = ["main"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _settings_flags(command: F) -> F:
+    """A flag for every setting but secrets; what is given is checked by ``load_settings``."""
+    for name, field in reversed(Settings.model_fields.items()):
+        option = flag(name)
+        if option is None:
+            continue
+        text = (field.description or "").replace("`", "'")
+        if field.annotation is bool:
+            both = f"{option}/--no-{option.removeprefix('--')}"
+            command = click.option(both, name, default=None, help=text)(command)
+        else:
+            command = click.option(option, name, metavar="VALUE", help=text)(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sortiment")
+def cli() -> None:
+    """Categorizes a marketplace's catalog as it streams through Kafka.
+
+    Settings come from flags, the environment and a file .env; see docs/configuration.md.
+    """
+
+
+@cli.command()
+@_settings_flags
+def run(**flags: Any) -> None:
+    """Run a worker until SIGTERM or Ctrl-C."""
+    settings = load_settings(flags)
+    # Torch and Faust take seconds to import: not for a wrong setting or --help.
+    from worker.app import run as run_worker
+
+    sys.exit(run_worker(settings))
+
+
+@cli.command()
+@click.argument("address")
+@_settings_flags
+def announce(address: str, **flags: Any) -> None:
+    """Verify the release at ADDRESS and announce it to the workers.
+
+    Its digests are checked, its models loaded and its self-check examples run first. Workers
+    that serve another release take it up when they restart.
+    """
+    settings = load_settings(flags)
+    from worker.announce import publish, verify
+    from worker.components import inference_config
+
+    release = verify(address, inference_config(settings))
+    click.echo(f"verified {release.id} at {address}: digests, models and self-check are right")
+    announcement = asyncio.run(publish(release, address, settings.kafka(), settings.topics()))
+    click.echo(
+        f"announced {announcement.release} at {announcement.address} on topic "
+        f"{settings.control_topic} at {settings.bootstrap_servers} "
+        f"(manifest SHA-256 {announcement.manifest_sha256})"
+    )
+
+
+@cli.command()
+@click.argument("action", type=click.Choice(["create", "check"]))
+@_settings_flags
+def topics(action: str, **flags: Any) -> None:
+    """Create the topics that are missing, or only check what is there."""
+    settings = load_settings({**flags, "create_topics": None if action == "create" else False})
+    from worker.topics import ensure_topics
+
+    facts = asyncio.run(ensure_topics(settings.kafka(), settings.topics()))
+    for name, count in facts.partitions.items():
+        state = "created" if name in facts.created else "there"
+        click.echo(f"{name}: {count} partition{'s' if count != 1 else ''}, {state}")
+    for difference in facts.differences:
+        click.echo(f"note: {difference}")
+
+
+def main() -> None:
+    """Entry point. Exit code: 0 done, 1 failed, 2 wrong settings."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except ConfigError as error:
+        click.echo(f"sortiment-worker: {error}", err=True)
+        sys.exit(error.exit_code)
+    except SortimentError as error:
+        click.echo(f"sortiment-worker: {type(error).__name__}: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,89 @@
+"""The services of a worker, each built from its part of the settings."""
+
+from __future__ import annotations
+
+from worker.batching import BatchingConfig
+from worker.delivery import AtLeastOnceDelivery, DeliveryConfig
+from worker.hot_path import HotPath, HotPathConfig
+from worker.intake import Intake, IntakeConfig
+from worker.masks import MaskCacheConfig
+from worker.metrics import Metrics
+from worker.outbox import OutputTopics
+from worker.releases import ReleaseControl
+from worker.serving import InferenceConfig, ServingLoader
+from worker.settings import Settings
+from worker.topics import TopicFacts
+
+__all__ = ["build_control", "build_hot_path", "inference_config"]
+
+
+def build_hot_path(settings: Settings, facts: TopicFacts, metrics: Metrics) -> HotPath:
+    """The stages from Kafka to Kafka."""
+    kafka = settings.kafka()
+    delivery = AtLeastOnceDelivery(
+        DeliveryConfig(
+            commit_interval_ms=settings.commit_interval_ms,
+            compression=settings.compression,
+            max_event_bytes=facts.max_event_bytes,
+        ),
+        kafka,
+        OutputTopics(
+            categories=settings.categories_topic,
+            attributes=settings.attributes_topic,
+            dead_letters=settings.dead_letters_topic,
+            num_partitions=dict(facts.partitions),
+        ),
+        metrics,
+    )
+    intake = Intake(
+        IntakeConfig(
+            topic=settings.input_topic,
+            group_id=settings.group_id,
+            group_instance_id=settings.group_instance_id,
+            session_timeout_ms=settings.session_timeout_ms,
+            heartbeat_interval_ms=settings.heartbeat_interval_ms,
+            max_poll_interval_ms=settings.max_poll_interval_ms,
+            max_wait_ms=settings.max_wait_ms,
+            max_poll_records=settings.max_poll_records,
+            max_in_flight_products=settings.max_in_flight_products,
+            max_event_bytes=facts.max_event_bytes,
+            detect_loss=settings.broker == "embedded",
+        ),
+        kafka,
+        delivery,
+        metrics,
+    )
+    batching = BatchingConfig(
+        max_batch_tokens=settings.max_batch_tokens, max_batch_products=settings.max_batch_products
+    )
+    config = HotPathConfig(batching=batching, drain_timeout_s=settings.drain_timeout_s)
+    return HotPath(config, intake, delivery, metrics)
+
+
+def build_control(settings: Settings, hot_path: HotPath, metrics: Metrics) -> ReleaseControl:
+    """The reader of the control topic, which hands the active release to the hot path."""
+    masks = MaskCacheConfig(
+        redis_url=settings.redis_url,
+        redis_timeout_ms=settings.redis_timeout_ms,
+        prefix=settings.mask_prefix,
+    )
+    return ReleaseControl(
+        settings.kafka(),
+        settings.control_topic,
+        ServingLoader(inference_config(settings), masks, metrics),
+        hot_path.serve,
+        metrics,
+        pinned=settings.release,
+    )
+
+
+def inference_config(settings: Settings) -> InferenceConfig:
+    """How a release runs."""
+    return InferenceConfig(
+        device=settings.device,
+        dtype=settings.dtype,
+        torch_threads=settings.torch_threads,
+        top_k=settings.top_k,
+        category_source=settings.category_source,
+        release_cache=settings.release_cache.expanduser(),
+    )
