@@ -6,7 +6,6 @@ serving see the same characters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +24,8 @@ __all__ = [
 # A product id becomes a Kafka key and a part of every output event: keep it a name, not a text.
 MAX_ID_CHARS = 512
 MAX_BULLETS = 64
+# RFC 5646, 4.4.1: no registered language tag needs more.
+MAX_LOCALE_CHARS = 35
 MAX_IMAGES = 64
 # Beyond this no encoder reads on; a description of 1 MB costs 50 times a long one to normalise.
 MAX_TEXT_CHARS = 20_000
@@ -97,16 +98,21 @@ def parse_product(raw: object) -> Product:
         raise ProductError(
             "no_text", "title, description and bullets are all empty: nothing to categorize by"
         )
+    # One test for what most products lack is cheaper than a call that finds nothing to check.
     locale = get("locale")
+    version = get("version")
+    claimed = get("claimed_category")
     return Product(
         product_id,
-        _version(get("version")),
-        locale.lower() if type(locale) is str and len(locale) <= 35 else _locale(locale),
+        None if version is None else _version(version),
+        locale.lower()
+        if type(locale) is str and len(locale) <= MAX_LOCALE_CHARS
+        else _locale(locale),
         title,
         description,
         bullets,
-        _images(raw),
-        _claimed(get("claimed_category")),
+        _images(get("images"), get("image")),
+        None if claimed is None else _claimed(claimed),
     )
 
 
@@ -118,9 +124,7 @@ def _id_from(value: Any) -> str:
     raise _wrong_type("product_id", "a string or an integer", value)
 
 
-def _version(value: Any) -> str | None:
-    if value is None:
-        return None
+def _version(value: Any) -> str:
     if type(value) is int:
         return str(value)
     if type(value) is not str:
@@ -133,20 +137,20 @@ def _locale(value: Any) -> str:
         return ""
     if type(value) is not str:
         raise _wrong_type("locale", "a string", value)
-    # RFC 5646, 4.4.1: no registered language tag needs more than 35 characters.
-    raise ProductError("too_long", f"locale has {len(value)} characters, allowed are 35")
+    raise ProductError(
+        "too_long", f"locale has {len(value)} characters, allowed are {MAX_LOCALE_CHARS}"
+    )
 
 
 def _claimed(value: Any) -> str | None:
-    if value is None or value == "":
+    if value == "":
         return None
     if type(value) is not str:
         raise _wrong_type("claimed_category", "a string", value)
     return _bounded("claimed_category", value)
 
 
-def _images(raw: Mapping[str, Any]) -> tuple[str, ...]:
-    images = raw.get("images")
+def _images(images: Any, image: Any) -> tuple[str, ...]:
     if images:
         if type(images) is not list or not all(type(image) is str for image in images):
             raise _wrong_type("images", "a list of strings", images)
@@ -155,7 +159,6 @@ def _images(raw: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(images)
     if images is not None and type(images) is not list:
         raise _wrong_type("images", "a list of strings", images)
-    image = raw.get("image")
     if image is None:
         return ()
     if type(image) is not str:

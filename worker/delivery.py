@@ -61,14 +61,15 @@ class DeliveryConfig:
 
     Attributes:
         commit_interval_ms: time between offset commits.
-        compression: codec of the output batches.
+        compression: codec of the output batches. Snappy costs 2 µs a product where aiokafka's lz4
+            (at level 9) costs 26, for a third more bytes.
         max_event_bytes: largest event of the input topic: dead letters may be that large and
             ``DEAD_LETTER_HEADROOM_BYTES`` more.
         request_timeout_ms: how long the producer itself tries before it is replaced.
     """
 
     commit_interval_ms: int = 1_000
-    compression: Compression = "lz4"
+    compression: Compression = "snappy"
     max_event_bytes: int = 1_048_576
     request_timeout_ms: int = 15_000
 

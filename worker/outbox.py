@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["OutBatch", "OutputTopics", "outgoing", "split_refused"]
 
-_Message: TypeAlias = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]], Outcome]
+_Message: TypeAlias = tuple[bytes | None, bytes | None, list[tuple[str, bytes]], Outcome]
+
+_NO_HEADERS: list[tuple[str, bytes]] = []
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,9 +70,13 @@ def outgoing(outcomes: Iterable[Outcome], topics: OutputTopics) -> list[OutBatch
         if isinstance(outcome, Result):
             key, key_hash = outcome.key, outcome.key_hash
             if outcome.categories is not None:
-                categories[key_hash % num_categories].append((key, outcome.categories, (), outcome))
+                categories[key_hash % num_categories].append(
+                    (key, outcome.categories, _NO_HEADERS, outcome)
+                )
             if outcome.attributes is not None:
-                attributes[key_hash % num_attributes].append((key, outcome.attributes, (), outcome))
+                attributes[key_hash % num_attributes].append(
+                    (key, outcome.attributes, _NO_HEADERS, outcome)
+                )
         else:
             dead[outcome.key_hash % num_dead].append(
                 (outcome.key, outcome.value, outcome.headers, outcome)

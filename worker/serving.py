@@ -22,7 +22,7 @@ from models.prepare import Prepared
 from models.product import Product
 from models.release import Release, fetch_release, read_release
 from worker.assemble import Assembler, CategorySource
-from worker.errors import ReleaseError
+from worker.errors import ModelError, ReleaseError
 from worker.lanes import Result
 from worker.masks import MaskCache, MaskCacheConfig, MaskMemory, RedisMasks
 from worker.metrics import Metrics
@@ -158,7 +158,13 @@ class Serving:
             top_k=self.config.top_k,
             given_rows=given,
         )
+        if not (_is_finite(categories) and _is_finite(labels)):
+            raise ModelError(f"release {self.release.id} gave a score that is no number")
         return Scored(self, records, products, categories, labels, claimed)
+
+
+def _is_finite(scores: CategoryScores | LabelScores | None) -> bool:
+    return scores is None or bool(np.isfinite(scores.scores).all())
 
 
 class ServingLoader:
