@@ -1,0 +1,1 @@
+"""`make demo`: a sample catalog, a release trained on it, and products through Kafka."""
