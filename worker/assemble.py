@@ -143,10 +143,11 @@ class Assembler:
                 [f"{leaves[row]}{score}" for row, score in zip(rows, scores, strict=True)]
             )
             claim = product.claimed_category
+            claimed = "null" if claim is None else self._claim(claim, best)
             result.categories = (
                 f'{{"schema":"sortiment.categories.v1","event_id":"categories:{name}",{head},'
                 f'"category":{category},"path":{paths[best]}}},"status":"{status}",'
-                f'"top":[{top}}}],"claimed":{"null" if claim is None else self._claim(claim, best)}}}'
+                f'"top":[{top}}}],"claimed":{claimed}}}'
             ).encode()
             predicted.append(f'{category},"status":"{status}"}},"category_source":"predicted"')
         return predicted

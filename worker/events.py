@@ -118,15 +118,18 @@ def cut_dead_letter(letter: DeadLetter, max_bytes: int) -> DeadLetter:
     Headers then hold the length and SHA-256 of what was cut; the input offset says where the whole
     event lies for as long as its topic keeps it.
     """
-    key, key_headers = _cut("key", letter.key, max_bytes // 4)
-    value, value_headers = _cut("value", letter.value, max_bytes - len(key or b""))
+    record = letter.record
+    key, key_headers = _cut("key", record.key, max_bytes // 4)
+    value, value_headers = _cut("value", record.value, max_bytes - len(key or b""))
+    # A letter that was cut before is cut anew from the event itself.
+    headers = [header for header in letter.headers if not header[0].startswith(("key-", "value-"))]
     return DeadLetter(
-        letter.record,
+        record,
         key,
         value,
         letter.key_hash,
         letter.reason,
-        [*letter.headers, *key_headers, *value_headers],
+        [*headers, *key_headers, *value_headers],
     )
 
 

@@ -18,6 +18,8 @@ import numpy as np
 import redis
 import torch
 from numpy.typing import NDArray
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from models.labels import DeviceMasks, LabelSpace, pack_mask, unpack_mask
 from models.taxonomy import Taxonomy, compile_mask
@@ -93,7 +95,7 @@ class RedisMasks:
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             # One attempt: a retry would double what the model thread waits.
-            retry=None,
+            retry=Retry(NoBackoff(), 0),
         )
         self._config = config
         self._metrics = metrics
