@@ -80,9 +80,9 @@ class Draft:
 
     def names(self, place: Place | str, value: object) -> Mapping[str, str]:
         """Names by locale (tags lower-cased) of a mapping; absent or null: none."""
-        if not value and (value is None or isinstance(value, dict)):
+        if value is None or value is NO_NAMES:
             return NO_NAMES
-        if not isinstance(value, dict):
+        if not isinstance(value, Mapping):
             self.problem(place, f"names must map locales to names, got {_kind(value)}")
             return NO_NAMES
         names: dict[str, str] = {}
@@ -94,7 +94,7 @@ class Draft:
                 self.problem(place, f"names: locale {locale!r} occurs twice")
             elif (text := self.text(place, f"names: {locale}", name)) is not None:
                 names[locale] = text
-        return MappingProxyType(names)
+        return MappingProxyType(names) if names else NO_NAMES
 
     def head(self, name: object, version: object, locale: object = "") -> None:
         """Name, version and locale of the default names."""

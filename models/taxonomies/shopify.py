@@ -48,7 +48,7 @@ def import_shopify(root: Path, locales: Sequence[str] = ()) -> Taxonomy:
     categories = _categories(draft, root)
     base, extended = _attributes(draft, root / "data" / "attributes.yml")
     value_file = root / "data" / "values.yml"
-    values = _records(draft, value_file, read_yaml(draft, value_file), "the file")
+    values = _file_records(draft, value_file)
     names = read_names(
         draft,
         root,
@@ -65,9 +65,12 @@ def import_shopify(root: Path, locales: Sequence[str] = ()) -> Taxonomy:
     return draft.build()
 
 
+def _file_records(draft: Draft, path: Path) -> _Records:
+    found = read_yaml(draft, path)
+    return [] if found is None else _records(draft, path, found, "the file")
+
+
 def _records(draft: Draft, path: Path, found: YamlValue, what: str) -> _Records:
-    if found is None and draft.incomplete:
-        return []
     if not isinstance(found, YamlList):
         draft.unreadable(str(path), f"{what} must hold a list of mappings")
         return []
@@ -89,12 +92,14 @@ def _categories(draft: Draft, root: Path) -> _Records:
         )
     records: _Records = []
     for path in paths:
-        records += _records(draft, path, read_yaml(draft, path), "the file")
+        records += _file_records(draft, path)
     return records
 
 
 def _attributes(draft: Draft, path: Path) -> tuple[_Records, _Records]:
     found = read_yaml(draft, path)
+    if found is None:
+        return [], []
     if not isinstance(found, YamlMap):
         draft.unreadable(str(path), "must hold base_attributes and extended_attributes")
         return [], []

@@ -62,7 +62,7 @@ def _read_source(
     path = root / "data" / "localizations" / kind / f"{tag}.yml"
     if not path.exists():
         return
-    document = read_yaml(draft, path)
+    document = read_yaml(draft, path, defines_ids=False)
     if document is None:
         return
     top = document.get(tag) if isinstance(document, YamlMap) else None

@@ -57,17 +57,23 @@ class BadYaml(Exception):
         self.text = text
 
 
-def read_yaml(draft: Draft, path: Path) -> YamlValue:
-    """The one document of a file; None where it is empty or (see the draft) broken."""
+def read_yaml(draft: Draft, path: Path, *, defines_ids: bool = True) -> YamlValue:
+    """The one document of a file; None where it is empty or broken, which the draft is told.
+
+    Where the file defines ids, a broken one makes the draft incomplete: references stay unjudged.
+    """
+    broken = draft.unreadable if defines_ids else draft.problem
     twice: list[tuple[int, str]] = []
     try:
         document = parse_yaml(path.read_bytes(), twice)
     except OSError as error:
-        draft.unreadable(str(path), f"cannot be read: {error.strerror}")
+        broken(str(path), f"cannot be read: {error.strerror}")
         return None
     except BadYaml as error:
-        draft.unreadable(Place(f"{path}:", error.line), error.text)
+        broken(Place(f"{path}:", error.line), error.text)
         return None
+    if document is None:
+        broken(str(path), "holds nothing")
     for line, key in twice:
         draft.problem(Place(f"{path}:", line), f"the key {key!r} occurs twice in one mapping")
     return document
