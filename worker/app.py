@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
 import faust
 
@@ -17,17 +16,18 @@ from worker.errors import SortimentError
 from worker.hot_path import HotPath
 from worker.logs import RecentErrors, set_up_logging
 from worker.metrics import Metrics
+from worker.releases import ReleaseControl
 from worker.settings import Settings
 from worker.shutdown import Shutdown
 from worker.topics import TopicFacts, ensure_topics
 from worker.web import WorkerState, add_views, check_port
 
-__all__ = ["build", "run"]
+__all__ = ["SortimentWorker", "build", "run"]
 
 _log = logging.getLogger(__name__)
 
 
-def build(settings: Settings, facts: TopicFacts, errors: RecentErrors) -> faust.Worker:
+def build(settings: Settings, facts: TopicFacts, errors: RecentErrors) -> SortimentWorker:
     """All that runs in this process; nothing is started yet."""
     metrics = Metrics()
     hot_path = build_hot_path(settings, facts, metrics)
@@ -45,7 +45,7 @@ def build(settings: Settings, facts: TopicFacts, errors: RecentErrors) -> faust.
         env={},  # Faust would let WEB_PORT, BROKER_URL and others overrule what is given here
     )
     add_views(app, WorkerState(settings, facts, control, hot_path, metrics, errors))
-    return _Worker(app, hot_path, control, drain_first=hot_path)
+    return SortimentWorker(app, hot_path, control)
 
 
 def run(settings: Settings) -> int:
@@ -79,6 +79,8 @@ async def _run(settings: Settings, errors: RecentErrors) -> int:
         failure = worker.crash_reason or (running.exception() if running.done() else None)
         if failure is None:
             _log.info("stopped")
+            if worker.control.is_loading:
+                shutdown.leave(0)
             return 0
         if not isinstance(failure, SortimentError):
             _log.critical("the worker failed: %r", failure, exc_info=failure)
@@ -100,17 +102,18 @@ class _App(faust.App):
         """Make no folders: there are no tables."""
 
 
-class _Worker(faust.Worker):
+class SortimentWorker(faust.Worker):
     """A worker that leaves logs and signals to the project and drains products first."""
 
-    def __init__(self, app: faust.App, *services: Any, drain_first: HotPath) -> None:
-        super().__init__(app, *services, override_logging=False, quiet=True)
+    def __init__(self, app: faust.App, hot_path: HotPath, control: ReleaseControl) -> None:
+        super().__init__(app, hot_path, control, override_logging=False, quiet=True)
         self.spinner = None
-        self._drain_first = drain_first
+        self.hot_path = hot_path
+        self.control = control
 
     def install_signal_handlers(self) -> None:
         """None: ``worker.shutdown`` has its own, which work while the event loop hangs."""
 
     async def on_stop(self) -> None:
         """Drain before anything else of Faust's takes time."""
-        await self._drain_first.stop()
+        await self.hot_path.stop()

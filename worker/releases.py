@@ -7,7 +7,9 @@ A record's key says what it is about, its last value counts. One key is known he
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -114,7 +116,13 @@ class ReleaseControl(Service):
         self._refusals: deque[dict[str, str]] = deque(maxlen=_KEPT_REFUSALS)
         self._read_whole = False
         self._news = asyncio.Event()
+        self._thread: threading.Thread | None = None
         self._waiting_for = f"reading topic {topic}"
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a thread still loads a release, even after the service was stopped."""
+        return self._thread is not None and self._thread.is_alive()
 
     def not_ready(self) -> list[str]:
         """Why no release is served; empty when one is."""
@@ -199,7 +207,7 @@ class ReleaseControl(Service):
 
     def _take(self, record: ConsumerRecord[bytes | None, bytes | None] | None) -> None:
         """The topic is read to its end, and this was the last record about the release, if any."""
-        first = not self._read_whole
+        before, first = self._announced, not self._read_whole
         self._read_whole = True
         if record is not None:
             where = f"{record.topic}[{record.partition}] offset {record.offset}"
@@ -210,7 +218,7 @@ class ReleaseControl(Service):
             else:
                 said = self._announced.release if self._announced else "none"
                 _log.info("announced at %s: %s", where, said)
-        if first or record is not None:
+        if self._pinned is None and (first or self._announced != before):
             self._news.set()
 
     @Service.task
@@ -252,13 +260,28 @@ class ReleaseControl(Service):
         self._waiting_for = f"loading the release at {address}"
         _log.info("%s", self._waiting_for)
         try:
-            serving = await asyncio.to_thread(self._loader.load, address, manifest_sha256)
+            serving = await self._on_thread(lambda: self._loader.load(address, manifest_sha256))
         except Exception as error:  # noqa: BLE001
             # A release comes from outside and may fail in any way; the worker must outlive that.
             self._refuse(address, error)
             return
         self._serving = serving
         self._serve(serving)
+
+    async def _on_thread(self, load: Callable[[], Serving]) -> Serving:
+        # Not an executor's thread: these are waited for at exit, and a fetch may take minutes.
+        loaded: concurrent.futures.Future[Serving] = concurrent.futures.Future()
+        loaded.set_running_or_notify_cancel()
+
+        def work() -> None:
+            try:
+                loaded.set_result(load())
+            except BaseException as error:  # noqa: BLE001  raised again where it is awaited
+                loaded.set_exception(error)
+
+        self._thread = threading.Thread(target=work, name="load release", daemon=True)
+        self._thread.start()
+        return await asyncio.wrap_future(loaded)
 
     def _refuse(self, what: str, error: Exception) -> None:
         reason = str(error) or repr(error)

@@ -155,7 +155,7 @@ class Settings(BaseSettings):
         1_000, ge=10, le=60_000, description="Time between commits of offsets."
     )
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
-        "lz4", description="Compression of what is sent."
+        "snappy", description="Compression of what is sent."
     )
     delivery: Literal["at_least_once"] = Field(
         "at_least_once",
@@ -198,6 +198,7 @@ class Settings(BaseSettings):
     redis_url: Annotated[str, AfterValidator(_redis_url)] | None = Field(
         None,
         validation_alias="REDIS_URL",
+        repr=False,
         description="Mask cache shared by workers, `redis://` or `rediss://` (TLS), with user "
         "and password. Its password is never printed. Unset: none.",
     )

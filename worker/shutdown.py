@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 __all__ = ["FORCED_EXIT_CODE", "GRACE_S", "Shutdown"]
 
@@ -58,6 +59,11 @@ class Shutdown:
             self._watchdog = threading.Timer(self._limit_s, self._force)
             self._watchdog.daemon = True
             self._watchdog.start()
+
+    def leave(self, code: int) -> NoReturn:
+        """End the process now: a library's thread that still runs would be waited for."""
+        logging.shutdown()
+        os._exit(code)
 
     def _request(self, name: str) -> None:
         if not self.requested.is_set():

@@ -22,7 +22,7 @@ from worker.errors import BrokerError, ConfigError
 from worker.events import DEAD_LETTER_HEADROOM_BYTES
 from worker.kafka import KafkaConfig
 
-__all__ = ["TopicFacts", "TopicsConfig", "ensure_control_topic", "ensure_topics"]
+__all__ = ["TopicFacts", "TopicsConfig", "ensure_control_topic", "ensure_topics", "judge"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ BROKER_WAIT_S = 60.0
 # librdkafka's mock cluster makes every topic with so many partitions, whatever is asked.
 EMBEDDED_PARTITIONS = 4
 _REQUEST_TIMEOUT_MS = 10_000
-_RETRY_S = 0.5
+_RETRY_S = 1.0
 
 _SIZE = "max.message.bytes"
 _CLEANUP = "cleanup.policy"
@@ -178,10 +178,9 @@ async def _ensure(admin: AIOKafkaAdminClient, topics: TopicsConfig) -> TopicFact
         await _create(admin, topics, [_dead_letters_topic(topics, limit)])
     partitions = await _await_topics(admin, topics.names)
     configs = await _configs(admin, topics.names)
-    problems = _dead_letter_problems(topics, configs, limit) + _control_problems(topics, configs)
+    problems, differences = judge(topics, partitions, configs)
     if problems:
         raise ConfigError(problems)
-    differences = _differences(topics, partitions, configs)
     for difference in differences:
         _log.warning("%s", difference)
     return TopicFacts(
@@ -190,6 +189,22 @@ async def _ensure(admin: AIOKafkaAdminClient, topics: TopicsConfig) -> TopicFact
         created=tuple(missing),
         differences=differences,
     )
+
+
+def judge(
+    topics: TopicsConfig,
+    partitions: Mapping[str, int],
+    configs: Mapping[str, Mapping[str, str]],
+) -> tuple[list[str], tuple[str, ...]]:
+    """What the worker cannot run on, and what is merely other than the settings say.
+
+    Args:
+        partitions: by topic.
+        configs: Kafka's settings by topic; one that could not be read is taken to be right.
+    """
+    limit = _limit(topics, configs)
+    problems = _dead_letter_problems(topics, configs, limit) + _control_problems(topics, configs)
+    return problems, _differences(topics, partitions, configs)
 
 
 def _first(topics: TopicsConfig) -> list[NewTopic]:
