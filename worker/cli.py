@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from importlib import import_module
+from typing import Any, ClassVar, TypeVar
 
 import click
 
@@ -32,7 +33,24 @@ def _settings_flags(command: F) -> F:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Commands of their own files, imported when one is named."""
+
+    FILES: ClassVar = {"produce": "worker.produce", "watch": "worker.watch"}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All, those of other files last."""
+        return [*super().list_commands(ctx), *self.FILES]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One; None where there is none of this name."""
+        if cmd_name in self.FILES:
+            command: click.Command = getattr(import_module(self.FILES[cmd_name]), cmd_name)
+            return command
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sortiment")
 def cli() -> None:
     """Categorizes a marketplace's catalog as it streams through Kafka.
