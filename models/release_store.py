@@ -1,0 +1,150 @@
+"""Release directories as a whole: written at once or not at all, and fetched from anywhere.
+
+A directory appears under its final name only when all of it is on the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import fsspec
+
+from models.errors import ReleaseError
+from models.manifest import MANIFEST, Manifest, check_files
+
+__all__ = ["fetch_release", "write_directory"]
+
+
+def write_directory(directory: Path, files: Mapping[str, bytes | Path]) -> None:
+    """Write a directory of files, synced, in one step.
+
+    Args:
+        files: by path below the directory, with ``/``: the bytes, or a file to copy.
+
+    Raises:
+        ReleaseError: the directory is already there, or cannot be written.
+    """
+    with _new_directory(directory) as temporary:
+        for path, content in files.items():
+            target = temporary / PurePosixPath(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as out:
+                if isinstance(content, bytes):
+                    out.write(content)
+                else:
+                    with content.open("rb") as source:
+                        shutil.copyfileobj(source, out)
+                out.flush()
+                os.fsync(out.fileno())
+
+
+def fetch_release(address: str, cache: Path) -> Path:
+    """A local directory that holds the release at ``address``. ``read_release`` verifies it.
+
+    A local path or ``file://`` address is used in place. Anything else that fsspec reaches is
+    copied once into ``cache``, in a directory named by the SHA-256 of its manifest, so another
+    release at the same address is another directory.
+
+    Raises:
+        ReleaseError: nothing there, not reachable, not a release or not whole.
+    """
+    scheme = address.partition("://")[0] if "://" in address else ""
+    if scheme in ("", "file", "local"):
+        local = Path(url2pathname(urlsplit(address).path) if scheme else address)
+        if not local.is_dir():
+            raise ReleaseError(f"no release at {address}: {local} is not a directory")
+        return local
+    where = _without_password(address)
+    try:
+        filesystem, root = fsspec.core.url_to_fs(address)
+        manifest_bytes = _read(filesystem, f"{root.rstrip('/')}/{MANIFEST}")
+    # fsspec's back ends raise what their libraries raise: no base class is shared.
+    except Exception as error:  # noqa: BLE001
+        raise ReleaseError(f"no release at {where}: {_reason(error, address)}") from None
+    manifest = Manifest.parse(manifest_bytes, f"{MANIFEST} at {where}")
+    directory = cache / hashlib.sha256(manifest_bytes).hexdigest()[:32]
+    if directory.is_dir():
+        return directory
+    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        with _new_directory(directory) as temporary:
+            for path in manifest.files:
+                target = temporary / PurePosixPath(path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                filesystem.get_file(f"{root.rstrip('/')}/{path}", str(target))
+                _sync(target)
+            (temporary / MANIFEST).write_bytes(manifest_bytes)
+            _sync(temporary / MANIFEST)
+            check_files(temporary, manifest)
+    except ReleaseError:
+        # Another process of this machine may have fetched it meanwhile.
+        if directory.is_dir():
+            return directory
+        raise
+    except Exception as error:  # noqa: BLE001 - as above
+        raise ReleaseError(
+            f"the release at {where} cannot be fetched: {_reason(error, address)}"
+        ) from None
+    return directory
+
+
+@contextmanager
+def _new_directory(directory: Path) -> Iterator[Path]:
+    """A temporary sibling that takes the directory's name when the block ends well."""
+    if directory.exists() or directory.is_symlink():
+        raise ReleaseError(
+            f"{directory} is already there; a release never changes: give a new version or "
+            "another directory"
+        )
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    except OSError as error:
+        raise ReleaseError(f"{directory} cannot be written: {error}") from error
+    try:
+        yield temporary
+        # Others read releases: mkdtemp's 0700 is for secrets.
+        temporary.chmod(0o755)
+        for folder, _, _ in os.walk(temporary):
+            _sync(Path(folder))
+        temporary.rename(directory)
+        _sync(directory.parent)
+    except OSError as error:
+        raise ReleaseError(f"{directory} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _read(filesystem: Any, path: str) -> bytes:
+    with filesystem.open(path, "rb") as file:
+        data: bytes = file.read()
+    return data
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: Exception, address: str) -> str:
+    message = str(error).replace(address, _without_password(address))
+    return f"{type(error).__name__}: {message}"
+
+
+def _without_password(address: str) -> str:
+    parts = urlsplit(address)
+    if "@" not in parts.netloc:
+        return address
+    return address.replace(parts.netloc, f"***@{parts.netloc.rpartition('@')[2]}")
