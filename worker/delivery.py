@@ -159,16 +159,18 @@ class AtLeastOnceDelivery:
     async def close_lanes(self, lanes: Collection[Lane]) -> None:
         """As ``Delivery.close_lanes``."""
         closing = set(lanes)
-        # Also while a recovery is under way: it drops what belongs to closed lanes.
-        async with self._changed:
-            await self._changed.wait_for(
-                lambda: not any(run.lane in closing for f in self._flushes for run in f.runs)
-            )
-        await self._commit_delivered(closing)
-        self._lanes -= closing
+        try:
+            async with self._changed:
+                await self._changed.wait_for(
+                    lambda: not any(run.lane in closing for f in self._flushes for run in f.runs)
+                )
+            await self._commit_delivered(closing)
+        finally:
+            # Also when the caller's patience has ended: an offset of theirs would now be refused.
+            self._lanes -= closing
 
     async def submit(self, runs: list[Run]) -> None:
-        """As ``Delivery.submit``."""
+        """As ``Delivery.submit``; what may be under way is bounded by the intake."""
         self._pending.extend(runs)
         self._wake.set()
 
@@ -294,6 +296,7 @@ class AtLeastOnceDelivery:
             self._metrics.redeliveries.inc()
             await self._end_producer()
             self._drop_closed()
+            await self._notify()
             try:
                 self._producer = await self._new_producer()
                 for flush in self._flushes:

@@ -179,6 +179,8 @@ class HotPath(Service):
 
     async def _drain(self) -> None:
         if not self._stage_tasks:
+            await self._delivery.stop()
+            await self._intake.stop()
             return
         intake, preparing, model, emission, *others = self._stage_tasks
         for task in (intake, preparing, model):

@@ -15,7 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    IllegalStateError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
 
 from worker.delivery import Delivery
 from worker.errors import BrokerError
@@ -90,6 +95,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         self._epoch = 0
         self._in_flight = 0
         self._room = asyncio.Event()
+        self._failure: BaseException | None = None
 
     @property
     def consumer(self) -> AIOKafkaConsumer:
@@ -137,9 +143,10 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def stop(self) -> None:
         """Leave the group."""
-        for task in self._opening.values():
+        opening = list(self._opening.values())
+        for task in opening:
             task.cancel()
-        await asyncio.gather(*self._opening.values(), return_exceptions=True)
+        await asyncio.gather(*opening, return_exceptions=True)
         self._opening.clear()
         if self._consumer is not None:
             await self._consumer.stop()
@@ -147,6 +154,8 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
     async def next_window(self) -> Window:
         """The next events, as many as come within ``max_wait_ms``; waits while there is no room."""
         while True:
+            if self._failure is not None:
+                raise self._failure
             await self._wait_for_room()
             window = Window([], [], [], time.monotonic())
             await self._poll_into(window, timeout_ms=1_000)
@@ -254,9 +263,15 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             self.consumer.pause(*assigned)
         for partition in assigned:
             lane = Lane(partition, self._epoch)
-            self._opening[partition] = asyncio.create_task(
+            task = asyncio.create_task(
                 self._open(lane), name=f"open {partition.topic}[{partition.partition}]"
             )
+            task.add_done_callback(self._opened)
+            self._opening[partition] = task
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure = error
 
     async def _open(self, lane: Lane) -> None:
         partition = lane.partition
@@ -272,6 +287,8 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
                     lane.delivered = lane.committed = committed
             except IllegalStateError:
                 return  # revoked meanwhile: another task opens it when it comes back
+            except (TopicAuthorizationFailedError, GroupAuthorizationFailedError) as error:
+                raise BrokerError(f"opening {partition}: {error}") from error
             except KafkaError as error:
                 _log.warning("opening %s: %s, trying again", partition, error)
                 await asyncio.sleep(_RETRY_S)
