@@ -86,18 +86,14 @@ def _read_dist(
     for key, name in _dist_categories(draft, folder / "categories.txt").items():
         found["categories"].setdefault(key, {})[locale] = name
     for file, kind in (("attributes.json", "attributes"), ("attribute_values.json", "values")):
-        records = _dist_records(draft, folder / file, kind)
-        extended = [each for record in records for each in record.get("extended_attributes") or ()]
-        for key, name in [_dist_pair(each, "id") for each in records] + [
-            _dist_pair(each, "handle") for each in extended
-        ]:
+        for key, name in _dist_pairs(draft, folder / file, kind):
             if key in ids[kind]:
                 found[kind].setdefault(ids[kind][key], {})[locale] = name
 
 
 def _dist_categories(draft: Draft, path: Path) -> Mapping[str, str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         draft.problem(str(path), f"cannot be read: {error}")
         return {}
@@ -113,18 +109,37 @@ def _dist_categories(draft: Draft, path: Path) -> Mapping[str, str]:
     return names
 
 
-def _dist_records(draft: Draft, path: Path, kind: str) -> list[Mapping[str, Any]]:
+def _dist_pairs(draft: Draft, path: Path, kind: str) -> list[tuple[str, str]]:
+    """Numeric id and name of each record; handle and name of its extended attributes."""
     try:
         document = orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError) as error:
         draft.problem(str(path), f"cannot be read: {error}")
         return []
     records = document.get(kind) if isinstance(document, dict) else None
-    if not isinstance(records, list) or not all(isinstance(each, dict) for each in records):
+    if not isinstance(records, list):
         draft.problem(str(path), f"must hold {kind!r}, a list of objects")
         return []
-    return records
+    pairs = []
+    for number, record in enumerate(records):
+        found = _dist_pair(record, "id")
+        extended = record.get("extended_attributes", []) if found else []
+        more = [_dist_pair(e, "handle") for e in extended] if isinstance(extended, list) else [None]
+        for pair in (found, *more):
+            if pair is None:
+                draft.problem(
+                    Place(f"{path}: {kind}[", number, "]"),
+                    "must have an id or a handle, and a name",
+                )
+            else:
+                pairs.append(pair)
+    return pairs
 
 
-def _dist_pair(record: Mapping[str, Any], field: str) -> tuple[str, Any]:
-    return str(record.get(field)).rpartition("/")[2], record.get("name")
+def _dist_pair(record: Any, field: str) -> tuple[str, str] | None:
+    if not isinstance(record, dict):
+        return None
+    key, name = record.get(field), record.get("name")
+    if not isinstance(key, str) or not isinstance(name, str):
+        return None
+    return key.rpartition("/")[2], name

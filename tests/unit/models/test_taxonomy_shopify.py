@@ -283,13 +283,25 @@ def test_bad_generated_names_are_named(write: Write) -> None:
         {
             "dist/ja/categories.txt": "gid://shopify/TaxonomyCategory/ha = 家\n",
             "dist/ja/attributes.json": '{"attributes": [',
-            "dist/ja/attribute_values.json": '{"values": [3]}',
+            "dist/ja/attribute_values.json": '{"values": [3, {"id": "1", "name": "x"}, {"id": 1}]}',
         }
     )
     found = problems(root)
     assert found[0].startswith("dist/ja/categories.txt:1: not '<id> : <path>'")
     assert found[1].startswith("dist/ja/attributes.json: cannot be read: ")
-    assert found[2] == "dist/ja/attribute_values.json: must hold 'values', a list of objects"
+    assert found[2:] == [
+        f"dist/ja/attribute_values.json: values[{number}]: must have an id or a handle, and a name"
+        for number in (0, 2)
+    ]
+
+
+@pytest.mark.parametrize("extended", ["5", "[5]", '[{"name": "no handle"}]'])
+def test_bad_generated_extended_attributes_are_named(write: Write, extended: str) -> None:
+    attribute = f'{{"id": "x/1", "name": "y", "extended_attributes": {extended}}}'
+    root = write({**DIST_JA, "dist/ja/attributes.json": f'{{"attributes": [{attribute}]}}'})
+    assert problems(root) == [
+        "dist/ja/attributes.json: attributes[0]: must have an id or a handle, and a name"
+    ]
 
 
 def test_sources_and_formats() -> None:
