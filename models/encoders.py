@@ -1,0 +1,188 @@
+"""Text encoders: any Hugging Face encoder, its CLS states of several layers pooled.
+
+Legend: B products, T tokens, H hidden size, S chosen layers, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import ModelError
+
+__all__ = [
+    "EncoderConfig",
+    "Pretrained",
+    "TextEncoder",
+    "every_other_layer",
+    "fast_dtype",
+    "load_pretrained",
+]
+
+LayerPooling = Literal["concat", "mean"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderConfig:
+    """An encoder without its weights. Part of a release.
+
+    Attributes:
+        transformer: the ``config.json`` of the Hugging Face model.
+        layers: whose CLS states are pooled, 1 to the model's number of layers, rising.
+        pooling: ``concat`` ([B, S * H]) or ``mean`` ([B, H]).
+        pad_id: token id that fills a batch up; masked, so any id is right.
+    """
+
+    transformer: Mapping[str, Any]
+    layers: tuple[int, ...]
+    pooling: LayerPooling = "concat"
+    pad_id: int = 0
+
+    def __post_init__(self) -> None:
+        if self.pooling not in ("concat", "mean"):
+            raise ValueError(f"pooling must be concat or mean, got {self.pooling!r}")
+        if not self.layers or self.layers[0] < 1 or list(self.layers) != sorted(set(self.layers)):
+            raise ValueError(f"layers must rise from 1 or more, got {self.layers}")
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``from_json`` reads."""
+        return {**asdict(self), "layers": list(self.layers)}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> EncoderConfig:
+        """What ``to_json`` wrote."""
+        return cls(**{**raw, "layers": tuple(raw["layers"])})
+
+
+def every_other_layer(num_layers: int) -> tuple[int, ...]:
+    """The knowledge skip of dhpc-amazon, C.1: every other layer, pooled with the last one."""
+    return tuple(range(num_layers, 0, -2))[::-1]
+
+
+class TextEncoder(nn.Module):
+    """The pooled CLS states of a transformer.
+
+    Equals ``concat(hidden_states[l][:, 0] for l in layers)``, or their mean, with padding masked.
+
+    Raises:
+        ModelError: the configuration is not of an encoder that this transformers library knows.
+    """
+
+    def __init__(self, config: EncoderConfig, transformer: nn.Module | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = transformer if transformer is not None else _empty_transformer(config)
+        hidden_size = int(config.transformer["hidden_size"])
+        wide = len(config.layers) if config.pooling == "concat" else 1
+        self.num_features = wide * hidden_size
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Features [B, D], float32, of ids [B, T] and mask [B, T] (1: a token, 0: padding)."""
+        output = self.transformer(
+            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
+        )
+        states = [output.hidden_states[layer][:, 0].float() for layer in self.config.layers]
+        if self.config.pooling == "concat":
+            return torch.cat(states, dim=1)
+        return torch.stack(states).mean(dim=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrained:
+    """An encoder as it was found: model, configuration and its tokenizer's ``tokenizer.json``."""
+
+    encoder: TextEncoder
+    tokenizer: bytes
+
+
+def load_pretrained(
+    name_or_directory: str, *, layers: tuple[int, ...] | None = None, pooling: LayerPooling
+) -> Pretrained:
+    """An encoder from a local directory or the Hugging Face hub.
+
+    Weights are read from safetensors only, and no code that comes with a model is run.
+
+    Args:
+        layers: whose CLS states are pooled; None: every other one and the last.
+
+    Raises:
+        ModelError: not there, not an encoder, no safetensors, or no fast tokenizer.
+    """
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    where = f"the encoder {name_or_directory!r}"
+    source: str | Path = Path(name_or_directory)
+    if not Path(name_or_directory).is_dir():
+        source = name_or_directory
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model = AutoModel.from_pretrained(
+            source,
+            config=config,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(
+            f"{where} cannot be loaded: {error}. Give a directory that holds config.json, "
+            "model.safetensors and tokenizer.json, or a hub id while the hub can be reached"
+        ) from error
+    if config.is_encoder_decoder or not hasattr(config, "hidden_size"):
+        raise ModelError(f"{where} is a {config.model_type}, not an encoder with CLS states")
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise ModelError(f"{where} has no fast tokenizer (tokenizer.json)")
+    num_layers = int(config.num_hidden_layers)
+    layers = layers or every_other_layer(num_layers)
+    if max(layers) > num_layers:
+        raise ModelError(f"{where} has {num_layers} layers, so there is no layer {max(layers)}")
+    pad_id = tokenizer.pad_token_id
+    settings = EncoderConfig(
+        # Names with an underscore say where the files lay: a release is not to tell.
+        transformer={k: v for k, v in config.to_dict().items() if not k.startswith("_")},
+        layers=layers,
+        pooling=pooling,
+        pad_id=0 if pad_id is None else int(pad_id),
+    )
+    _drop_unused(model)
+    return Pretrained(TextEncoder(settings, model), tokenizer.backend_tokenizer.to_str().encode())
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies it in hardware, else float32.
+
+    A CPU without AMX or AVX-512 BF16 has bfloat16 too, but slower than float32.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if device.type != "cpu":
+        return torch.float32
+    has = torch.cpu.get_capabilities()
+    return torch.bfloat16 if has.get("amx_bf16") or has.get("avx512_bf16") else torch.float32
+
+
+def _empty_transformer(config: EncoderConfig) -> nn.Module:
+    from transformers import AutoConfig, AutoModel
+
+    raw = dict(config.transformer)
+    try:
+        settings = AutoConfig.for_model(raw.pop("model_type"), **raw)
+        model: nn.Module = AutoModel.from_config(settings)  # type: ignore[no-untyped-call]
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"the encoder's configuration is not one that transformers can build: {error}"
+        ) from error
+    _drop_unused(model)
+    return model
+
+
+def _drop_unused(model: Any) -> None:
+    """BERT's pooler reads only the last CLS state, and nothing here reads the pooler."""
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None

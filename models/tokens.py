@@ -1,0 +1,80 @@
+"""Products to token ids, with the fast tokenizer that an encoder was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from models.errors import ModelError
+from models.prepare import Ragged
+from models.product import Product
+
+__all__ = ["TextTokenizer", "text_parts"]
+
+# No vocabulary spends 16 characters a token over a whole text: what lies beyond is never read,
+# and a description of 20,000 characters would cost a hundred times its 64 tokens.
+_CHARS_PER_TOKEN = 16
+
+
+def text_parts(product: Product) -> tuple[str, str]:
+    """What an encoder reads: the title, and bullets and description as one text.
+
+    Without a title the second part is the first: an encoder needs a first segment.
+    """
+    rest = (
+        " ".join((*product.bullets, product.description))
+        if product.bullets
+        else (product.description)
+    )
+    return (product.title, rest) if product.title else (rest, "")
+
+
+class TextTokenizer:
+    """Token ids of ``[CLS] title [SEP] bullets description [SEP]``, cut to ``max_tokens``.
+
+    The signs are those of the tokenizer's own template. The title is cut only where it fills the
+    whole length alone. Names of special tokens inside a seller's text are text.
+
+    Args:
+        serialised: a ``tokenizer.json``.
+        max_tokens: at least 8, special tokens counted.
+
+    Raises:
+        ModelError: the file is not a tokenizer.
+
+    Notes:
+        Safe to share between threads: nothing is set after construction.
+    """
+
+    def __init__(self, serialised: bytes, max_tokens: int) -> None:
+        if max_tokens < 8:
+            raise ValueError(f"max_tokens must be at least 8, got {max_tokens}")
+        self.serialised = serialised
+        self.max_tokens = max_tokens
+        try:
+            self._tokenizer: Any = Tokenizer.from_str(serialised.decode())
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ModelError(
+                f"tokenizer.json cannot be read ({error}); it must be a file of the tokenizers "
+                "library"
+            ) from error
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_tokens, strategy="longest_first")
+        self._tokenizer.encode_special_tokens = True
+
+    def encode(self, products: Sequence[Product]) -> Ragged:
+        """Token ids, int32, a row a product."""
+        most = self.max_tokens * _CHARS_PER_TOKEN
+        inputs: list[str | tuple[str, str]] = []
+        for product in products:
+            title, rest = text_parts(product)
+            inputs.append((title[:most], rest[:most]) if rest else title[:most])
+        rows = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(inputs)]
+        indptr = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=indptr[1:])
+        values = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(indptr[-1]))
+        return Ragged(values, indptr)
