@@ -109,6 +109,11 @@ class Release:
         """``name/version``, as every output event has it."""
         return f"{self.name}/{self.version}"
 
+    @property
+    def taxonomy_sha256(self) -> str:
+        """Of the taxonomy file, in hex: names the taxonomy's content."""
+        return self.files[_TAXONOMY].sha256
+
     def read(self, path: str) -> bytes:
         """A file's bytes, verified as they are read.
 

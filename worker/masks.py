@@ -7,7 +7,6 @@ Runs on the model thread: one pipelined read for all that a batch lacks, bounded
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections import OrderedDict
@@ -160,11 +159,13 @@ class MaskCache:
         device: where the attribute head runs.
         memory: shared by all releases of the process.
         remote: None for no Redis.
+        taxonomy_sha256: of the release's taxonomy file: two taxonomies may share a version.
     """
 
     def __init__(
         self,
         taxonomy: Taxonomy,
+        taxonomy_sha256: str,
         labels: LabelSpace,
         device: torch.device,
         memory: MaskMemory,
@@ -179,8 +180,9 @@ class MaskCache:
         self._remote = remote
         self._lookups = metrics.mask_lookups
         self._ids = tuple(taxonomy.categories)
-        version = hashlib.sha256(f"{taxonomy.name}\n{taxonomy.version}".encode()).hexdigest()[:16]
-        self._key_start = f"{config.prefix}:{version}:{labels.hash}:"
+        self._key_start = (
+            f"{config.prefix}:{taxonomy.version}-{taxonomy_sha256[:16]}:{labels.hash}:"
+        )
         self._row_of = np.full(len(self._ids), -1, dtype=np.int64)
         self._indptr = np.zeros(1, dtype=np.int64)
         self._indices = torch.empty(0, dtype=torch.int64, device=device)

@@ -29,14 +29,16 @@ def hash_keys(keys: Sequence[bytes]) -> list[int]:
         return []
     lengths = np.fromiter(map(len, keys), dtype=np.int64, count=len(keys))
     if int(lengths.max()) <= _MAX_VECTOR_BYTES:
-        return _hash_short(keys, lengths).tolist()
+        short_hashes: list[int] = _hash_short(keys, lengths).tolist()
+        return short_hashes
     hashes = np.empty(len(keys), dtype=np.int64)
     short = np.flatnonzero(lengths <= _MAX_VECTOR_BYTES)
     if len(short):
         hashes[short] = _hash_short([keys[row] for row in short.tolist()], lengths[short])
     for row in np.flatnonzero(lengths > _MAX_VECTOR_BYTES).tolist():
         hashes[row] = murmur2(keys[row]) & 0x7FFFFFFF
-    return hashes.tolist()
+    all_hashes: list[int] = hashes.tolist()
+    return all_hashes
 
 
 def _hash_short(keys: Sequence[bytes], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

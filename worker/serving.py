@@ -231,6 +231,7 @@ class ServingLoader:
             return None
         masks = MaskCache(
             release.taxonomy,
+            release.taxonomy_sha256,
             predictor.attribute.labels,
             device,
             self._memory,
