@@ -5,6 +5,7 @@ Legend: B products, T tokens, H hidden size, S chosen layers, D features.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -144,8 +145,13 @@ def load_pretrained(
         raise ModelError(f"{where} has {num_layers} layers, so there is no layer {max(layers)}")
     pad_id = tokenizer.pad_token_id
     settings = EncoderConfig(
-        # Names with an underscore say where the files lay: a release is not to tell.
-        transformer={k: v for k, v in config.to_dict().items() if not k.startswith("_")},
+        # Names with an underscore say where the files lay, which a release is not to tell; the
+        # names of classes are those of a head that is not there.
+        transformer={
+            key: value
+            for key, value in json.loads(config.to_json_string(use_diff=False)).items()
+            if not key.startswith("_") and key not in ("id2label", "label2id")
+        },
         layers=layers,
         pooling=pooling,
         pad_id=0 if pad_id is None else int(pad_id),

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.encoders import load_pretrained
+from models.errors import ModelError
+from models.flagship import (
+    HASHED_IDS,
+    INPUT_IDS,
+    TOKENIZER_FILE,
+    FlagshipConfig,
+    FlagshipNet,
+    FlagshipPreparer,
+    pad,
+    predictor_of,
+)
+from models.hashing import HashingConfig
+from models.labels import DeviceMasks, LabelSpace
+from models.loading import load_predictor, make_examples, run_self_check
+from models.predictor import Predictor
+from models.prepare import Ragged
+from models.product import Product
+from models.release import read_release, write_release
+from models.taxonomy import Taxonomy, compile_masks
+from models.tokens import TextTokenizer
+from tests.tiny_encoder import save_tiny_bert
+
+CPU = torch.device("cpu")
+TAXONOMY = Taxonomy.from_json(
+    json.dumps(
+        {
+            "name": "shop",
+            "version": "1",
+            "categories": [
+                {"id": "home", "name": "Home", "parent": None},
+                {"id": "home/lamp", "name": "Lamp", "parent": "home"},
+                {"id": "wear", "name": "Wear", "parent": None},
+                {"id": "wear/dress", "name": "Dress", "parent": "wear"},
+                {"id": "wear/shoe", "name": "Shoe", "parent": "wear"},
+            ],
+            "attributes": [
+                {"name": "Color", "values": ["red", "blue"]},
+                {"name": "Power", "values": ["5 W"]},
+            ],
+            "relevant": {
+                "home/lamp": {"Color": ["red"], "Power": ["5 W"]},
+                "wear/dress": {"Color": ["red", "blue"]},
+                "wear/shoe": {"Color": ["blue"]},
+            },
+        }
+    ).encode()
+)
+PRODUCTS = [
+    Product("1", None, "en", "Red dress", "long and soft", ("cotton",), (), None),
+    Product("2", None, "ja", "革の手袋", "", (), (), None),
+    Product("3", None, "", "", "lamp " * 40, (), (), None),
+]
+
+
+class Made:
+    """A flagship with random weights over the small taxonomy."""
+
+    def __init__(self, directory: Path) -> None:
+        pretrained = load_pretrained(str(save_tiny_bert(directory)), pooling="concat")
+        self.config = FlagshipConfig(
+            encoder=pretrained.encoder.config,
+            hashing=HashingConfig(buckets=101),
+            max_tokens=16,
+            bag_dim=5,
+        )
+        self.categories = LabelSpace(TAXONOMY.leaves)
+        self.labels = LabelSpace(TAXONOMY.label_ids())
+        torch.manual_seed(0)
+        self.net = FlagshipNet(
+            self.config, departments=[0, 1, 1], num_labels=3, encoder=pretrained.encoder
+        )
+        self.preparer = FlagshipPreparer(
+            TextTokenizer(pretrained.tokenizer, 16), self.config.hashing
+        )
+        self.category_thresholds = np.array([0.5, 0.6, 0.7], dtype=np.float32)
+        self.label_thresholds = np.zeros(3, dtype=np.float32)
+        self.predictor = predictor_of(
+            self.net,
+            self.preparer,
+            categories=self.categories,
+            labels=self.labels,
+            category_thresholds=self.category_thresholds,
+            label_thresholds=self.label_thresholds,
+        )
+
+    def write(self, directory: Path) -> Path:
+        write_release(
+            directory,
+            name="tiny",
+            version="1",
+            architecture="flagship",
+            config=self.config.to_json(),
+            taxonomy=TAXONOMY,
+            categories=self.categories,
+            labels=self.labels,
+            category_thresholds=self.category_thresholds,
+            label_thresholds=self.label_thresholds,
+            weights=self.net.state_dict(),
+            files={TOKENIZER_FILE: self.preparer.tokenizer.serialised},
+            examples=make_examples(self.predictor, PRODUCTS, TAXONOMY),
+            metrics={},
+        )
+        return directory
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return Made(tmp_path_factory.mktemp("flagship"))
+
+
+def features(predictor: Predictor, products: list[Product]) -> torch.Tensor:
+    assert predictor.category is not None
+    return predictor.category.encoder.encode(predictor.preparer.prepare(products))
+
+
+def test_a_product_costs_its_tokens(made: Made) -> None:
+    prepared = made.preparer.prepare(PRODUCTS)
+    assert set(prepared.arrays) == {INPUT_IDS, HASHED_IDS}
+    assert prepared.costs.tolist() == prepared.arrays[INPUT_IDS].lengths.tolist()
+    assert prepared.costs.dtype == np.int32
+    assert prepared.costs[2] == 16
+    assert len(made.preparer.prepare([])) == 0
+
+
+def test_a_product_does_not_depend_on_its_batch(made: Made) -> None:
+    together = features(made.predictor, PRODUCTS)
+    for row, product in enumerate(PRODUCTS):
+        torch.testing.assert_close(
+            together[row], features(made.predictor, [product])[0], atol=1e-5, rtol=1e-4
+        )
+    assert together.dtype == torch.float32
+
+
+def test_both_models_share_one_encoder(made: Made) -> None:
+    category, attribute = made.predictor.category, made.predictor.attribute
+    assert category is not None
+    assert attribute is not None
+    assert category.encoder is attribute.encoder
+
+
+def test_scores_of_leaves_and_of_relevant_labels(made: Made) -> None:
+    category, attribute = made.predictor.category, made.predictor.attribute
+    assert category is not None
+    assert attribute is not None
+    encoded = features(made.predictor, PRODUCTS)
+    found = category.score_categories(encoded, 5)
+    assert found.rows.shape == (3, 3)
+    np.testing.assert_allclose(found.scores.sum(axis=1), 1, rtol=1e-5)
+    masks = DeviceMasks.from_masks(
+        compile_masks(TAXONOMY, made.categories.ids, made.labels), CPU
+    )
+    labels = attribute.score_labels(encoded, masks, np.array([0, -1, 2]))
+    assert labels.indptr.tolist() == [0, 2, 2, 3]
+    assert [made.labels.ids[row] for row in sorted(labels.rows[:2])] == [
+        "Color=red",
+        "Power=5 W",
+    ]
+
+
+def test_a_release_answers_as_the_network_did(made: Made, tmp_path: Path) -> None:
+    release = read_release(made.write(tmp_path / "release"))
+    predictor = load_predictor(release, CPU, "float32")
+    run_self_check(release, predictor)
+    torch.testing.assert_close(
+        features(predictor, PRODUCTS), features(made.predictor, PRODUCTS), atol=0, rtol=0
+    )
+
+
+def test_bfloat16_stays_within_the_self_check(made: Made, tmp_path: Path) -> None:
+    release = read_release(made.write(tmp_path / "release"))
+    predictor = load_predictor(release, CPU, "bfloat16")
+    assert features(predictor, PRODUCTS).dtype == torch.float32
+    run_self_check(release, predictor)
+
+
+def test_a_config_of_something_else_is_refused() -> None:
+    with pytest.raises(ModelError, match="not a flagship's"):
+        FlagshipConfig.from_json({"encoder": {}})
+
+
+def test_settings_survive_json(made: Made) -> None:
+    raw = json.loads(json.dumps(made.config.to_json()))
+    assert FlagshipConfig.from_json(raw).to_json() == made.config.to_json()
+
+
+def test_padding() -> None:
+    tokens = Ragged(np.array([5, 6, 7], dtype=np.int32), np.array([0, 1, 1, 3]))
+    ids, mask = pad(tokens, 9)
+    assert ids.tolist() == [[5, 9], [9, 9], [6, 7]]
+    assert mask.tolist() == [[1, 0], [0, 0], [1, 1]]
+    empty, _ = pad(Ragged(np.empty(0, dtype=np.int32), np.array([0])), 9)
+    assert empty.shape == (0, 1)
