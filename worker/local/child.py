@@ -66,8 +66,8 @@ class ChildProcess:
             start_new_session=True,
         )
         # For the type checker: three pipes were asked for.
-        assert self._tether.stdout is not None  # noqa: S101
-        assert self._tether.stderr is not None  # noqa: S101
+        assert self._tether.stdout is not None
+        assert self._tether.stderr is not None
         first_line = self._tether.stdout.readline().strip()
         self._tether.stdout.close()
         if not first_line:
@@ -133,7 +133,7 @@ class ChildProcess:
 
     def _tell(self, text: str) -> None:
         pipe = self._tether.stdin
-        assert pipe is not None  # noqa: S101
+        assert pipe is not None
         with self._control_lock:
             if pipe.closed:
                 return

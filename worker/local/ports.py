@@ -32,6 +32,11 @@ class ReservedPort:
         """``host:port``."""
         return f"{LOOPBACK}:{self.number}"
 
+    @property
+    def is_held(self) -> bool:
+        """Whether nobody else can be given the port."""
+        return self._socket.fileno() != -1
+
     def close(self) -> None:
         """Let the port go."""
         self._socket.close()

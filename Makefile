@@ -1,0 +1,51 @@
+# Every target makes or refreshes `.venv` first, which takes nothing when the lock is unchanged.
+# PYTHON=/path/to/python3.11 chooses the Python that `.venv` is made from.
+
+PYTHON ?= python3
+BIN := .venv/bin
+SETUP := $(PYTHON) scripts/setup.py
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench-stream fuzz lock clean
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: ## Make .venv from requirements.lock
+	@$(SETUP)
+
+demo: ## Products through Kafka: BROKER=embedded DATA=dir LIMIT=20000 JSON=file
+	@$(SETUP)
+	@$(BIN)/python -m demo $(if $(BROKER),--broker "$(BROKER)") $(if $(DATA),--data "$(DATA)") \
+	  $(if $(LIMIT),--limit "$(LIMIT)") $(if $(JSON),--json "$(JSON)") $(ARGS)
+
+test: ## Every test; needs Maven, Docker or KAFKA_BOOTSTRAP_SERVERS: TESTS=path ARGS=...
+	@$(SETUP) --needs-kafka
+	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+
+check: ## Format, lint, types, import arrows, unit and property tests
+	@$(SETUP)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/unit tests/property $(ARGS)
+
+format: ## Format and repair what ruff can
+	@$(SETUP)
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench-stream: ## Worker against plain Faust: DATA=dir PRODUCTS=n RUNS=3 JSON=file
+	@$(SETUP) --needs-kafka
+	@$(BIN)/python -m benchmarks.stream $(if $(DATA),--data "$(DATA)") \
+	  $(if $(PRODUCTS),--products "$(PRODUCTS)") $(if $(RUNS),--runs "$(RUNS)") \
+	  $(if $(JSON),--json "$(JSON)") $(ARGS)
+
+lock: ## Compile requirements.lock anew, keeping pins that still fit: ARGS=--upgrade
+	@$(SETUP)
+	$(BIN)/python scripts/lock.py $(ARGS)
+
+clean: ## Remove caches and .run; .venv stays
+	rm -rf .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
