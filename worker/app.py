@@ -22,7 +22,7 @@ from worker.shutdown import Shutdown
 from worker.topics import TopicFacts, ensure_topics
 from worker.web import WorkerState, add_views, check_port
 
-__all__ = ["SortimentWorker", "build", "run"]
+__all__ = ["SortimentWorker", "build", "run", "supervise"]
 
 _log = logging.getLogger(__name__)
 
@@ -71,21 +71,31 @@ async def _run(settings: Settings, errors: RecentErrors) -> int:
             return 0
         worker = build(settings, starting.result(), errors)
         _log.info("status on http://%s:%d/status", settings.web_host, settings.web_port)
-        # Ends by itself only when a service has failed.
-        running = asyncio.create_task(worker.start())
-        await asyncio.wait({running, requested}, return_when=asyncio.FIRST_COMPLETED)
-        shutdown.start_watchdog()
-        await worker.stop()
-        failure = worker.crash_reason or (running.exception() if running.done() else None)
-        if failure is None:
-            _log.info("stopped")
-            if worker.control.is_loading:
-                shutdown.leave(0)
-            return 0
-        if not isinstance(failure, SortimentError):
-            _log.critical("the worker failed: %r", failure, exc_info=failure)
-            return 1
+        return await supervise(worker, shutdown)
+
+
+async def supervise(worker: SortimentWorker, shutdown: Shutdown) -> int:
+    """Run a worker until a stop is requested (exit code 0) or a service fails (1).
+
+    Raises:
+        SortimentError: what a service failed with, where that is an error of the project's own.
+    """
+    requested = asyncio.create_task(shutdown.requested.wait())
+    # Ends by itself only when a service has failed.
+    running = asyncio.create_task(worker.start())
+    await asyncio.wait({running, requested}, return_when=asyncio.FIRST_COMPLETED)
+    shutdown.start_watchdog()
+    await worker.stop()
+    failure = worker.crash_reason or (running.exception() if running.done() else None)
+    if failure is None:
+        _log.info("stopped")
+        if worker.control.is_loading:
+            shutdown.leave(0)
+        return 0
+    if isinstance(failure, SortimentError):
         raise failure
+    _log.critical("the worker failed: %r", failure, exc_info=failure)
+    return 1
 
 
 class _App(faust.App):

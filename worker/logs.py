@@ -63,7 +63,7 @@ def set_up_logging(level: str, log_format: LogFormat, secrets: Sequence[str] = (
 
 def _is_told_once(record: logging.LogRecord) -> bool:
     # mode logs a crash at every service that it passes; worker.app tells it once, at the end.
-    return not str(record.msg).startswith("Crashed reason=")
+    return "Crashed reason=" not in str(record.msg)
 
 
 class _Masking(logging.Formatter):

@@ -77,7 +77,7 @@ def test_a_crash_is_not_told_by_every_service_that_it_passes(
 ) -> None:
     recent = set_up_logging("info", "text")
 
-    logging.getLogger("worker.x").error("Crashed reason=%r", ValueError("bad"))
+    logging.getLogger("worker.x").error("[^-X]: Crashed reason=%r", ValueError("bad"))
 
     assert capsys.readouterr().err == ""
     assert recent.lines() == []
