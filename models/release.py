@@ -3,8 +3,8 @@
     manifest.json          name, version, architecture, settings, digests (models/manifest.py)
     weights.safetensors    where the architecture has weights
     taxonomy.json.gz       the project's own JSON
-    categories.json        leaf ids in the order of the model's rows, where it has a category model
-    labels.json            label ids likewise, where it has an attribute model
+    categories.json        category ids in the order of a category model's rows, if there is one
+    labels.json            label ids likewise of an attribute model's rows
     thresholds.json        {"categories": [...], "labels": [...]}
     examples.json          the self-check: products and what the model answered when it was made
     <anything else>        the architecture's own files: tokenizer.json, ...
@@ -64,7 +64,7 @@ class Example:
 
     Attributes:
         mask_category: whose relevant labels were scored; None where no labels were.
-        categories: (leaf id, score), best first; empty without a category model.
+        categories: (category id, score), best first; empty without a category model.
         labels: (label id, score) at or above their thresholds; empty without an attribute model.
         tolerance: by how much a score may differ on another device or in another precision.
     """
@@ -165,7 +165,7 @@ def read_release(directory: Path) -> Release:
     taxonomy = _read_taxonomy(read(_TAXONOMY), manifest, where)
     spaces: dict[str, LabelSpace | None] = {}
     for name, expected, known in (
-        (_CATEGORIES, manifest.categories, taxonomy.leaves),
+        (_CATEGORIES, manifest.categories, tuple(taxonomy.categories)),
         (_LABELS, manifest.labels, taxonomy.label_ids()),
     ):
         if expected is None and name in manifest.files:
@@ -217,12 +217,12 @@ def write_release(
     """Write a release, all of it or nothing, and read it back verified.
 
     Args:
-        directory: must not exist yet.
+        directory: not there yet, or empty.
         config, metrics: what JSON can hold.
         files: the architecture's own, by path below the release.
 
     Raises:
-        ReleaseError: the directory is there already, or what was given would not be read back.
+        ReleaseError: the directory is not empty, or what was given would not be read back.
     """
     contents: dict[str, bytes | Path] = {}
     for path, content in files.items():

@@ -31,7 +31,7 @@ def write_directory(directory: Path, files: Mapping[str, bytes | Path]) -> None:
         files: by path below the directory, with ``/``: the bytes, or a file to copy.
 
     Raises:
-        ReleaseError: the directory is already there, or cannot be written.
+        ReleaseError: the directory is there and not empty, or cannot be written.
     """
     with _new_directory(directory) as temporary:
         for path, content in files.items():
@@ -100,7 +100,7 @@ def fetch_release(address: str, cache: Path) -> Path:
 @contextmanager
 def _new_directory(directory: Path) -> Iterator[Path]:
     """A temporary sibling that takes the directory's name when the block ends well."""
-    if directory.exists() or directory.is_symlink():
+    if directory.is_symlink() or (directory.exists() and not _is_empty(directory)):
         raise ReleaseError(
             f"{directory} is already there; a release never changes: give a new version or "
             "another directory"
@@ -122,6 +122,10 @@ def _new_directory(directory: Path) -> Iterator[Path]:
         raise ReleaseError(f"{directory} cannot be written: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _read(filesystem: Any, path: str) -> bytes:
