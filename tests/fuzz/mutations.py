@@ -15,7 +15,8 @@ _NASTY_TEXTS = (
     "ﷺ" * 2_000,
     "<" * 5_000, "<b" * 2_000, "&lt;" * 2_000, "&#x0;&#xD800;&#99999999;", "<!--" * 500,
     "<script>alert(1)</script>", "<![CDATA[" + "]" * 300, "'; DROP TABLE products; --", "${jndi:x}",
-    "../../etc/passwd", "%s%n{0}{{}}", "=cmd|' /C calc'!A0", "[bold red]x[/]", "\x1b[2J\x1b]0;x\x07",
+    "../../etc/passwd", "%s%n{0}{{}}", "=cmd|' /C calc'!A0", "[bold red]x[/]",
+    "\x1b[2J\x1b]0;x\x07",
     "\r\nX-Injected: 1", "𝕳𝖊𝖑𝖑𝖔", "ｱｲｳｴｵ" * 30, "💥" * 400, "a" * 70_000, "字" * 30_000,
 )  # fmt: skip
 _NASTY_VALUES: tuple[Any, ...] = (
