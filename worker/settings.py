@@ -140,7 +140,8 @@ class Settings(BaseSettings):
         1_048_576,
         ge=1_024,
         le=67_108_864,
-        description="Largest input event. Dead letters may take 64 KiB more.",
+        description="Largest input event, key and framing included. Dead letters may take 64 KiB "
+        "more.",
     )
     max_batch_tokens: int = Field(
         16_384, ge=1, description="Token budget of a batch: longest product x number of products."
