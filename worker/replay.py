@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -23,7 +23,7 @@ from worker.product_lines import ProductEvent
 if TYPE_CHECKING:
     from aiokafka.producer.message_accumulator import BatchBuilder
 
-__all__ = ["Compression", "ReplayConfig", "Replayed", "replay"]
+__all__ = ["Compression", "ReplayConfig", "Replayed", "SentBatch", "replay"]
 
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 
@@ -56,6 +56,15 @@ class ReplayConfig:
             raise ValueError(f"rate_per_s must be positive, got {self.rate_per_s}")
 
 
+class SentBatch(NamedTuple):
+    """Events that arrived together: their places in the input topic, and when they were sent."""
+
+    partition: int
+    first_offset: int
+    events: int
+    timestamp_ms: int
+
+
 @dataclass(slots=True)
 class Replayed:
     """What was sent so far.
@@ -83,6 +92,7 @@ async def replay(
     config: ReplayConfig,
     events: Iterable[ProductEvent],
     on_progress: Callable[[Replayed], None] = lambda _: None,
+    on_sent: Callable[[SentBatch], None] = lambda _: None,
 ) -> Replayed:
     """Send all events; each gets the time of its sending as its timestamp (CreateTime).
 
@@ -91,6 +101,7 @@ async def replay(
 
     Args:
         on_progress: called about four times a second and at the end.
+        on_sent: called with each batch that Kafka has acknowledged.
 
     Raises:
         BrokerError: no broker answers, or it refuses events.
@@ -99,7 +110,7 @@ async def replay(
     async with _producer(kafka, config) as producer:
         num_partitions = len(await producer.partitions_for(config.topic))
         room = EmbeddedRoom(kafka, config.topic, config.group_id, num_partitions)
-        sending = _Sending(producer, config.topic, num_partitions, room, on_progress)
+        sending = _Sending(producer, config.topic, num_partitions, room, on_progress, on_sent)
         try:
             if kafka.broker == "embedded":
                 await room.open()
@@ -190,6 +201,7 @@ class _Sending:
         num_partitions: int,
         room: EmbeddedRoom,
         on_progress: Callable[[Replayed], None],
+        on_sent: Callable[[SentBatch], None],
     ) -> None:
         self.replayed = Replayed()
         self._producer = producer
@@ -197,6 +209,7 @@ class _Sending:
         self._num_partitions = num_partitions
         self._room = room
         self._on_progress = on_progress
+        self._on_sent = on_sent
         self._pending: deque[_Pending] = deque()
         self._started_s = time.monotonic()
         self._reported_s = self._started_s
@@ -241,30 +254,29 @@ class _Sending:
         value_bytes = 0
         for key, value in events:
             if builder.append(timestamp=timestamp, key=key, value=value) is None:
-                await self._submit(builder, partition, value_bytes)
+                await self._submit(builder, partition, value_bytes, timestamp)
                 builder, value_bytes = self._producer.create_batch(), 0
                 builder.append(timestamp=timestamp, key=key, value=value)
             value_bytes += len(value)
-        await self._submit(builder, partition, value_bytes)
+        await self._submit(builder, partition, value_bytes, timestamp)
 
-    async def _submit(self, builder: BatchBuilder, partition: int, value_bytes: int) -> None:
+    async def _submit(
+        self, builder: BatchBuilder, partition: int, value_bytes: int, timestamp_ms: int
+    ) -> None:
         # Closed: else the producer would add to it what other calls send.
         builder.close()
         events = builder.record_count()
         sent = await self._producer.send_batch(builder, self._topic, partition=partition)
-        self._pending.append(_Pending(sent, events, value_bytes))
+        self._pending.append(_Pending(sent, events, value_bytes, timestamp_ms))
 
     async def _settle_one(self) -> None:
         pending = self._pending.popleft()
         metadata = await pending.sent
         self.replayed.events += pending.events
         self.replayed.value_bytes += pending.value_bytes
-        self._room.sent(
-            metadata.partition,
-            metadata.offset + pending.events,
-            pending.events,
-            pending.value_bytes,
-        )
+        partition, offset, events = metadata.partition, metadata.offset, pending.events
+        self._room.sent(partition, offset + events, events, pending.value_bytes)
+        self._on_sent(SentBatch(partition, offset, events, pending.timestamp_ms))
 
 
 @dataclass(slots=True)
@@ -272,3 +284,4 @@ class _Pending:
     sent: asyncio.Future  # type: ignore[type-arg]
     events: int
     value_bytes: int
+    timestamp_ms: int

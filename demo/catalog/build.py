@@ -33,7 +33,7 @@ def write_catalog(directory: Path, seed: int = SEED) -> Path:
     seen: set[tuple[str, str]] = set()
     number = 0
     for split, count in SPLITS.items():
-        lines = []
+        lines: list[bytes] = []
         while len(lines) < count:
             product = maker.make(f"sample-{number:05d}")
             texts = (product["title"], product["description"])
