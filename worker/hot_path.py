@@ -61,6 +61,8 @@ class HotPathConfig:
 class HotPath(Service):
     """Runs the stages; crashes, and with it the worker, on any error that no stage owns."""
 
+    mundane_level = "debug"
+
     def __init__(
         self,
         config: HotPathConfig,
@@ -159,7 +161,7 @@ class HotPath(Service):
         done, _ = await asyncio.wait(self._stage_tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             if not task.cancelled() and (error := task.exception()) is not None:
-                _log.error("%s failed: %s", task.get_name(), error, exc_info=error)
+                _log.error("%s failed", task.get_name())
                 await self.crash(error)
 
     async def on_stop(self) -> None:
