@@ -262,7 +262,10 @@ def write_release(
 def _entry(path: str, content: bytes | Path) -> FileEntry:
     if isinstance(content, bytes):
         return FileEntry(path, len(content), sha256(content).hexdigest())
-    return FileEntry(path, content.stat().st_size, sha256_of(content))
+    try:
+        return FileEntry(path, content.stat().st_size, sha256_of(content))
+    except OSError as error:
+        raise ReleaseError(f"{content} cannot be read for the release: {error}") from error
 
 
 def _dump_thresholds(

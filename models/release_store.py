@@ -33,18 +33,18 @@ def write_directory(directory: Path, files: Mapping[str, bytes | Path]) -> None:
     Raises:
         ReleaseError: the directory is there and not empty, or cannot be written.
     """
-    with _new_directory(directory) as temporary:
-        for path, content in files.items():
-            target = temporary / PurePosixPath(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as out:
+    try:
+        with _new_directory(directory) as temporary:
+            for path, content in files.items():
+                target = temporary / PurePosixPath(path)
+                target.parent.mkdir(parents=True, exist_ok=True)
                 if isinstance(content, bytes):
-                    out.write(content)
+                    target.write_bytes(content)
                 else:
-                    with content.open("rb") as source:
-                        shutil.copyfileobj(source, out)
-                out.flush()
-                os.fsync(out.fileno())
+                    shutil.copyfile(content, target)
+                _sync(target)
+    except OSError as error:
+        raise ReleaseError(f"{directory} cannot be written: {error}") from error
 
 
 def fetch_release(address: str, cache: Path) -> Path:
@@ -74,7 +74,6 @@ def fetch_release(address: str, cache: Path) -> Path:
     directory = cache / hashlib.sha256(manifest_bytes).hexdigest()[:32]
     if directory.is_dir():
         return directory
-    cache.mkdir(parents=True, exist_ok=True)
     try:
         with _new_directory(directory) as temporary:
             for path in manifest.files:
@@ -105,11 +104,8 @@ def _new_directory(directory: Path) -> Iterator[Path]:
             f"{directory} is already there; a release never changes: give a new version or "
             "another directory"
         )
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    except OSError as error:
-        raise ReleaseError(f"{directory} cannot be written: {error}") from error
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
         yield temporary
         # Others read releases: mkdtemp's 0700 is for secrets.
@@ -118,8 +114,6 @@ def _new_directory(directory: Path) -> Iterator[Path]:
             _sync(Path(folder))
         temporary.rename(directory)
         _sync(directory.parent)
-    except OSError as error:
-        raise ReleaseError(f"{directory} cannot be written: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
