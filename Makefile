@@ -9,15 +9,16 @@ SETUP := $(PYTHON) scripts/setup.py
 .PHONY: help setup demo test check format bench-stream fuzz lock clean
 
 help: ## This list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\): ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: ## Make .venv from requirements.lock
 	@$(SETUP)
 
-demo: ## Products through Kafka: BROKER=embedded DATA=dir LIMIT=20000 JSON=file
+demo: ## Products through Kafka: BROKER=embedded DATA=dir LIMIT=n PRODUCTS=n JSON=file
 	@$(SETUP)
 	@$(BIN)/python -m demo $(if $(BROKER),--broker "$(BROKER)") $(if $(DATA),--data "$(DATA)") \
-	  $(if $(LIMIT),--limit "$(LIMIT)") $(if $(JSON),--json "$(JSON)") $(ARGS)
+	  $(if $(LIMIT),--limit "$(LIMIT)") $(if $(PRODUCTS),--products "$(PRODUCTS)") \
+	  $(if $(JSON),--json "$(JSON)") $(ARGS)
 
 test: ## Every test; needs Maven, Docker or KAFKA_BOOTSTRAP_SERVERS: TESTS=path ARGS=...
 	@$(SETUP) --needs-kafka
@@ -41,6 +42,10 @@ bench-stream: ## Worker against plain Faust: DATA=dir PRODUCTS=n RUNS=3 JSON=fil
 	@$(BIN)/python -m benchmarks.stream $(if $(DATA),--data "$(DATA)") \
 	  $(if $(PRODUCTS),--products "$(PRODUCTS)") $(if $(RUNS),--runs "$(RUNS)") \
 	  $(if $(JSON),--json "$(JSON)") $(ARGS)
+
+fuzz: ## Mutated events through a real worker: N=100000 DATA=dir
+	@$(SETUP) --needs-kafka
+	@$(BIN)/python -m tests.fuzz $(if $(N),--events "$(N)") $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 lock: ## Compile requirements.lock anew, keeping pins that still fit: ARGS=--upgrade
 	@$(SETUP)

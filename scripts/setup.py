@@ -4,8 +4,9 @@ Standard library only, and written so that an older Python can at least say what
 
     python3 scripts/setup.py [--needs-kafka]
 
-Does nothing when the lock, pyproject.toml and the Python are those of the last finished run. A
-run that was interrupted is begun again from nothing; of two at once, one waits for the other.
+Does nothing when the lock, pyproject.toml and the Python are those of the last finished run. After
+a run that was interrupted while it installed, the next begins from nothing; of two at once, one
+waits for the other.
 """
 
 # ruff: noqa: T201 - it prints to the person who runs it
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> int:
         print(f"set-up: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nset-up: interrupted; the next run begins again", file=sys.stderr)
+        print("\nset-up: interrupted; run it again to go on", file=sys.stderr)
         return 130
     return 0
 
@@ -105,21 +106,18 @@ def set_up(python: str) -> None:
     if STAMP.is_file() and STAMP.read_text() == wanted and venv_runs():
         return
     if UNFINISHED.exists() or (VENV.exists() and not venv_runs()):
-        print("set-up: removing the .venv of an unfinished run or another Python")
+        print("set-up: removing the .venv of an interrupted run or another Python")
         shutil.rmtree(VENV)
     fresh = not VENV.exists()
     if fresh:
         announce()
         require_venv_module(python)
         run([python, "-m", "venv", str(VENV)], "make the virtual environment")
-    # A package that is half written looks installed to pip, so its run must be known as unfinished.
-    UNFINISHED.touch()
     pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
     pip += ["--no-deps"]
     install_lock([*pip, "--require-hashes", "--requirement", str(LOCK)])
     run([*pip, "--no-build-isolation", "--quiet", "--editable", str(ROOT)], "install the project")
     STAMP.write_text(wanted)
-    UNFINISHED.unlink()
     print("set-up: done")
 
 
@@ -193,10 +191,13 @@ def install_lock(command: list[str]) -> None:
                 collected += 1
                 show(f"package {collected} of at most {total}: {rest.split()[0]}")
             elif word == "Installing":
+                # A half-written package looks installed to pip: such a run must be known.
+                UNFINISHED.touch()
                 show(f"installing {collected} packages")
     show("")
     if pip.returncode != 0:
         raise SetupError(explain("install the packages of requirements.lock", "\n".join(tail)))
+    UNFINISHED.unlink(missing_ok=True)
 
 
 def show(text: str) -> None:
