@@ -131,7 +131,9 @@ def _parse(raw: object) -> LabelledProduct:
     category = raw.get("category")
     if type(category) is not str or not category:
         raise ProductError("missing_field", "category must be a category's id, not empty")
-    pairs = raw.get("attributes") or []
+    pairs = raw.get("attributes")
+    if pairs is None:
+        pairs = []
     if type(pairs) is not list:
         raise ProductError("wrong_type", "attributes must be a list of {name, value}")
     return LabelledProduct(product, category, tuple(dict.fromkeys(map(_attribute, pairs))))

@@ -1,0 +1,99 @@
+import gzip
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from models.errors import TaxonomyError
+from training.data import DataError, DataSet, read_products
+
+
+def line(**changed: Any) -> bytes:
+    raw: dict[str, Any] = {
+        "product_id": "p1",
+        "locale": "en",
+        "title": "Red  <b>boots</b>",
+        "description": "",
+        "bullets": [],
+        "image": None,
+        "category": "boots",
+        "attributes": [{"name": "Color", "value": "red"}, {"name": "Color", "value": "red"}],
+    }
+    return orjson.dumps(raw | changed)
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "train.jsonl.gz"])
+def test_products_are_read_as_the_worker_reads_them(tmp_path: Path, name: str) -> None:
+    text = b"\n".join([line(), b"", line(product_id=2, attributes=None)])
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    first, second = DataSet(tmp_path).products("train")
+    assert first.product.title == "Red boots"
+    assert first.category == "boots"
+    assert first.attributes == (("Color", "red"),)
+    assert first.label_ids == {"Color=red"}
+    assert second.product.product_id == "2"
+    assert second.attributes == ()
+
+
+def test_lines_are_streamed(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(line() + b"\nnot json\n")
+    products = read_products(path)
+    assert next(products).product.product_id == "p1"
+    with pytest.raises(DataError, match="1 lines are no labelled products"):
+        next(products)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (b"not json", "line 2: invalid literal"),
+        (b"[]", "line 2: not_an_object"),
+        (line(title=None), "line 2: missing_field: title"),
+        (line(category=None), "line 2: missing_field: category"),
+        (line(category=""), "line 2: missing_field: category"),
+        (line(attributes={}), "line 2: wrong_type: attributes must be a list"),
+        (line(attributes="red"), "line 2: wrong_type: attributes must be a list"),
+        (line(attributes=[{"name": "Color"}]), "line 2: wrong_type: an attribute is"),
+        (line(attributes=[["Color", "red"]]), "line 2: wrong_type: an attribute is"),
+        (b'{"a": "\xff"}', "line 2"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path: Path, bad: bytes, message: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"\n".join([line(), bad, line()]))
+    with pytest.raises(DataError, match=message) as refused:
+        list(read_products(path))
+    assert str(path) in str(refused.value)
+
+
+def test_all_bad_lines_are_counted_and_the_first_shown(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"{}\n" * 50)
+    with pytest.raises(DataError, match=r"50 lines are no(.|\n)*line 20(.|\n)*and 30 more"):
+        list(read_products(path))
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    whole = gzip.compress(line() * 100)
+    (tmp_path / "train.jsonl.gz").write_bytes(whole[:-10])
+    (tmp_path / "valid.jsonl.gz").write_bytes(b"no gzip")
+    for split in ("train", "valid"):
+        with pytest.raises(DataError, match=rf"{split}\.jsonl\.gz cannot be read"):
+            list(DataSet(tmp_path).products(split))
+
+
+def test_a_folder_that_is_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a folder"):
+        DataSet(tmp_path / "nowhere")
+    data = DataSet(tmp_path)
+    with pytest.raises(DataError, match=r"needs test\.jsonl or test\.jsonl\.gz, it has neither"):
+        data.products("test")
+    (tmp_path / "test.jsonl").touch()
+    (tmp_path / "test.jsonl.gz").touch()
+    with pytest.raises(DataError, match="it has both"):
+        data.products("test")
+    (tmp_path / "taxonomy.json").write_bytes(b"{}")
+    with pytest.raises(TaxonomyError):
+        _ = data.taxonomy
