@@ -115,7 +115,9 @@ def load_pretrained(
         ModelError: not there, not an encoder, no safetensors, or no fast tokenizer.
     """
     from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar for a second's work, on whoever's terminal
     where = f"the encoder {name_or_directory!r}"
     source: str | Path = Path(name_or_directory)
     if not Path(name_or_directory).is_dir():

@@ -99,7 +99,7 @@ def test_a_layer_that_is_not_there_is_refused(directory: Path) -> None:
 
 def test_a_config_that_transformers_does_not_know_is_refused() -> None:
     config = EncoderConfig(transformer={"model_type": "none", "hidden_size": 4}, layers=(1,))
-    with pytest.raises(ModelError, match="cannot build|can build"):
+    with pytest.raises(ModelError, match="can build"):
         TextEncoder(config)
 
 

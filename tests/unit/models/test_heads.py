@@ -84,9 +84,7 @@ def test_attributes_are_relevant_above_threshold_and_best_first() -> None:
         head.weight.zero_()
         head.bias.copy_(torch.tensor([0.0, 2.0, 1.0, 3.0]))
     masks = DeviceMasks.from_masks(
-        Masks.from_rows(
-            [np.array([0, 1, 2], dtype=np.uint32), np.array([3], dtype=np.uint32)], 4
-        ),
+        Masks.from_rows([np.array([0, 1, 2], dtype=np.uint32), np.array([3], dtype=np.uint32)], 4),
         torch.device("cpu"),
     )
     thresholds = torch.tensor([0.6, 0.5, 0.5, 0.99])

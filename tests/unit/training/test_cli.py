@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from models.errors import SortimentError
+from training import cli as cli_module
+from training.cli import cli, main
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["sortiment-train", *arguments])
+    with pytest.raises(SystemExit) as exit_info:
+        main()
+    assert isinstance(exit_info.value.code, int)
+    return exit_info.value.code
+
+
+def test_help_names_all_commands_and_imports_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "from click.testing import CliRunner\n"
+        "from training.cli import cli\n"
+        "print(CliRunner().invoke(cli, ['--help']).output)\n"
+        "print(CliRunner().invoke(cli, ['fit', '--help']).output)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for name in ("evaluate", "fit", "taxonomy", "--encoder-model", "--resume"):
+        assert name in done.stdout
+
+
+def test_listed_commands_exist() -> None:
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert command.help
+
+
+def test_wrong_usage_is_exit_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run_main(monkeypatch, "fit", "--data", str(tmp_path)) == 2
+    assert "--out" in capsys.readouterr().err
+    assert run_main(monkeypatch, "nothing") == 2
+    arguments = ["--data", str(tmp_path), "--out", str(tmp_path / "r"), "--device", "moon"]
+    assert run_main(monkeypatch, "fit", *arguments) == 2
+
+
+def test_an_expected_error_is_exit_1_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run_main(monkeypatch, "fit", "--data", str(tmp_path), "--out", str(tmp_path / "r")) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert "taxonomy.json" in printed
+    assert "Traceback" not in printed
+
+
+def test_help_is_exit_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_main(monkeypatch, "--help") == 0
+
+
+@pytest.mark.parametrize(("raised", "code"), [(KeyboardInterrupt(), 130), (SortimentError("x"), 1)])
+def test_exit_codes(monkeypatch: pytest.MonkeyPatch, raised: BaseException, code: int) -> None:
+    @click.command("fail", help="Fails.")
+    def fail() -> None:
+        raise raised
+
+    monkeypatch.setitem(cli.commands, "fail", fail)
+    assert run_main(monkeypatch, "fail") == code
+
+
+def test_an_interrupted_run_is_exit_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.loop import Interrupted
+
+    @click.command("fail", help="Fails.")
+    def fail() -> None:
+        raise Interrupted(Path("run.pt"))
+
+    monkeypatch.setitem(cli.commands, "fail", fail)
+    assert run_main(monkeypatch, "fail") == 130
+    assert "goes on from there" in capsys.readouterr().err
+
+
+def test_a_command_may_end_with_its_own_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command("leave", help="Leaves.")
+    @click.pass_context
+    def leave(context: click.Context) -> None:
+        context.exit(3)
+
+    monkeypatch.setitem(cli.commands, "leave", leave)
+    assert run_main(monkeypatch, "leave") == 3
+
+
+def test_what_is_named_lazily_must_be_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_module, "_COMMANDS", {"main": ("training.cli", "main")})
+    result = CliRunner().invoke(cli, ["main"])
+    assert isinstance(result.exception, TypeError)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.encoders import load_pretrained
+from models.flagship import HASHED_IDS, INPUT_IDS, FlagshipConfig, FlagshipNet
+from models.hashing import HashingConfig
+from models.labels import Masks
+from models.prepare import Prepared, Ragged
+from tests.tiny_encoder import save_tiny_bert
+from training.learner import Learner, Rates, Split, positive_labels
+from training.targets import Targets
+
+RATES = Rates(heads=1.0, bag=2.0, encoder=0.5, layer_decay=0.5)
+
+
+def split(encoded: np.ndarray | None = None) -> Split:
+    indptr = np.array([0, 3, 6])
+    tokens = Ragged(np.array([2, 9, 3, 2, 8, 3], dtype=np.int32), indptr)
+    hashed = Ragged(np.array([0, 1, 2], dtype=np.int32), np.array([0, 2, 3]))
+    masks = Masks.from_rows([np.array([0, 1], dtype=np.uint32)] * 2, 3)
+    return Split(
+        Prepared({INPUT_IDS: tokens, HASHED_IDS: hashed}, np.array([3, 3], dtype=np.int32)),
+        Targets(
+            np.array([0, 1]),
+            np.array([0, -1]),
+            Ragged(np.array([1]), np.array([0, 1, 1])),
+            masks,
+        ),
+        encoded,
+    )
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> FlagshipNet:
+    encoder = load_pretrained(str(save_tiny_bert(tmp_path)), pooling="concat").encoder
+    config = FlagshipConfig(
+        encoder=encoder.config, hashing=HashingConfig(buckets=7), max_tokens=8, bag_dim=4
+    )
+    return FlagshipNet(config, departments=[0, 1], num_labels=3, encoder=encoder)
+
+
+def test_lower_layers_learn_more_slowly(net: FlagshipNet) -> None:
+    learner = Learner(net, split(), split(), RATES, torch.device("cpu"))
+    dense, sparse = learner.optimizers()
+    name_of = {id(parameter): name for name, parameter in learner.model.named_parameters()}
+    rate_of = {name_of[id(group["params"][0])]: group["lr"] for group in dense.param_groups}
+    layer = "encoder.transformer.encoder.layer.{}.output.dense.weight"
+    assert [rate_of[layer.format(number)] for number in range(4)] == [0.0625, 0.125, 0.25, 0.5]
+    assert rate_of["encoder.transformer.embeddings.word_embeddings.weight"] == 0.03125
+    assert rate_of["category.leaf.weight"] == 1.0
+    assert [name_of[id(p)] for p in sparse.param_groups[0]["params"]] == ["mixer.bag.weight"]
+    decays = {
+        name_of[id(group["params"][0])]: group["weight_decay"] for group in dense.param_groups
+    }
+    assert decays["category.leaf.weight"] == 0.01
+    assert decays["category.leaf.bias"] == 0
+    assert len(rate_of) == len(name_of) - 1
+
+
+def test_a_frozen_encoder_is_not_trained(net: FlagshipNet) -> None:
+    encoded = np.zeros((2, 32), dtype=np.float16)
+    learner = Learner(net, split(encoded), split(encoded), RATES, torch.device("cpu"))
+    assert learner.frozen
+    assert not any(name.startswith("encoder") for name, _ in learner.model.named_parameters())
+    learner.loss_of(np.array([0, 1])).backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is None for parameter in net.encoder.parameters())
+    assert all(parameter.grad is not None for parameter in learner.model.parameters())
+
+
+def test_fine_tuning_reaches_the_encoder(net: FlagshipNet) -> None:
+    learner = Learner(net, split(), split(), RATES, torch.device("cpu"))
+    learner.loss_of(np.array([1, 0])).backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None for parameter in learner.model.parameters())
+
+
+def test_cached_and_fresh_features_agree(net: FlagshipNet) -> None:
+    net.eval()
+    fresh = Learner(net, split(), split(), RATES, torch.device("cpu"))
+    rows = np.array([1, 0])
+    with torch.inference_mode():
+        wanted = fresh.features(fresh.train_split, rows)
+        ids = torch.tensor([[2, 9, 3], [2, 8, 3]])
+        encoded = net.encoder(ids, torch.ones_like(ids)).half().numpy()
+        cached = Learner(net, split(encoded), split(encoded), RATES, torch.device("cpu"))
+        found = cached.features(cached.train_split, rows)
+    torch.testing.assert_close(found, wanted, atol=5e-3, rtol=1e-3)
+
+
+def test_positive_labels() -> None:
+    found = positive_labels(np.array([0, 2, 2]), np.array([0, 1]), split().targets, num_labels=3)
+    assert found.tolist() == [False, True]
+
+
+def test_measures(net: FlagshipNet) -> None:
+    net.eval()
+    learner = Learner(net, split(), split(), RATES, torch.device("cpu"))
+    found = learner.measure()
+    assert set(found) == {"accuracy", "attribute_f1", "quality"}
+    assert found["quality"] == pytest.approx((found["accuracy"] + found["attribute_f1"]) / 2)

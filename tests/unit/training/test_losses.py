@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from models.heads import AttributeHead, CascadeHead
+from models.labels import DeviceMasks, Masks
+from training.losses import attribute_loss, cascade_loss
+
+
+def test_cascade_loss_is_a_cross_entropy_by_level() -> None:
+    torch.manual_seed(0)
+    head = CascadeHead(3, [0, 0, 1])
+    features = torch.randn(3, 3)
+    department, leaf = head.logits(features)
+    wanted = (
+        functional.cross_entropy(department[:1], torch.tensor([0]))
+        + functional.cross_entropy(leaf[:1, :2], torch.tensor([1]))
+        + functional.cross_entropy(department[1:2], torch.tensor([1]))
+    ) / 2
+    found = cascade_loss(head, features, torch.tensor([1, 2, -1]))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_no_leaf_no_loss() -> None:
+    head = CascadeHead(3, [0, 0, 1])
+    assert cascade_loss(head, torch.randn(2, 3), torch.tensor([-1, -1])).item() == 0
+
+
+def test_attribute_loss_is_masked_and_over_labelled_products() -> None:
+    torch.manual_seed(0)
+    head = AttributeHead(2, 4)
+    features = torch.randn(3, 2)
+    masks = DeviceMasks.from_masks(
+        Masks.from_rows([np.array([1, 3], dtype=np.uint32), np.array([0], dtype=np.uint32)], 4),
+        torch.device("cpu"),
+    )
+    found = attribute_loss(
+        head,
+        features,
+        masks,
+        torch.tensor([0, -1, 1]),
+        torch.tensor([0, 1, 1, 2]),
+        torch.tensor([3, 0]),
+    )
+    logits = functional.linear(features, head.weight, head.bias)
+    picked = torch.stack([logits[0, 1], logits[0, 3], logits[2, 0]])
+    wanted = functional.binary_cross_entropy_with_logits(
+        picked, torch.tensor([0.0, 1.0, 1.0]), reduction="sum"
+    )
+    torch.testing.assert_close(found, wanted / 2)

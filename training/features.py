@@ -1,0 +1,117 @@
+"""Features of a frozen encoder, computed once and kept on disk.
+
+A cache entry is a folder: ``features.npy`` (memory-mapped, float16: layer-normalised states lie
+within a few tens, where it errs by less than one part in a thousand) and ``done.json``, how far it
+has come. The folder's name is a hash of everything that the features depend on, so an entry is
+never stale, and one that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.encoders import TextEncoder
+from models.flagship import pad
+from models.prepare import Ragged
+
+__all__ = ["cached_features", "encode_tokens", "encoder_digest"]
+
+# Rows between two marks of progress: seconds of work for a small encoder on two cores.
+_CHUNK_ROWS = 1024
+# Tokens in a batch, padding included: larger ones gain nothing on a CPU.
+_BATCH_TOKENS = 4096
+
+
+def cached_features(
+    encoder: TextEncoder,
+    tokens: Ragged,
+    cache: Path,
+    *,
+    digest: str,
+    advance: Callable[[int], object] = lambda rows: None,
+) -> NDArray[np.float16]:
+    """Pooled states of every row of ``tokens``, [N, E], read-only, memory-mapped.
+
+    Args:
+        cache: folder of all entries; made where it is missing.
+        digest: of the encoder, from ``encoder_digest``.
+        advance: called with the number of rows newly ready, those found on disk included.
+    """
+    entry = cache / "features" / _key(digest, tokens, encoder)
+    entry.mkdir(parents=True, exist_ok=True)
+    file = entry / "features.npy"
+    shape = (len(tokens), encoder.num_features)
+    done = _done(entry) if file.exists() else 0
+    if len(tokens) == 0:
+        return np.empty(shape, dtype=np.float16)
+    advance(done)
+    if done < len(tokens):
+        kept = np.lib.format.open_memmap(
+            file, mode="r+" if done else "w+", dtype=np.float16, shape=shape
+        )
+        for first in range(done, len(tokens), _CHUNK_ROWS):
+            rows = np.arange(first, min(first + _CHUNK_ROWS, len(tokens)))
+            kept[rows] = encode_tokens(encoder, tokens.take(rows))
+            # The rows reach the disk before the mark that says so.
+            kept.flush()
+            _mark(entry, int(rows[-1]) + 1)
+            advance(len(rows))
+        del kept
+    features: NDArray[np.float16] = np.load(file, mmap_mode="r")
+    return features
+
+
+@torch.inference_mode()
+def encode_tokens(encoder: TextEncoder, tokens: Ragged) -> NDArray[np.float16]:
+    """Pooled states [N, E], in batches of like length, on the encoder's device."""
+    device = next(encoder.parameters()).device
+    lengths = tokens.lengths
+    found = np.empty((len(tokens), encoder.num_features), dtype=np.float16)
+    order = np.argsort(lengths, kind="stable")
+    first = 0
+    while first < len(order):
+        last = first + 1
+        while last < len(order) and lengths[order[last]] * (last + 1 - first) <= _BATCH_TOKENS:
+            last += 1
+        rows = order[first:last]
+        input_ids, mask = pad(tokens.take(rows), encoder.config.pad_id)
+        found[rows] = encoder(input_ids.to(device), mask.to(device)).half().cpu().numpy()
+        first = last
+    return found
+
+
+def encoder_digest(encoder: TextEncoder) -> str:
+    """SHA-256 over an encoder's configuration, weights and dtype, hex."""
+    digest = hashlib.sha256(json.dumps(encoder.config.to_json(), sort_keys=True).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _key(digest: str, tokens: Ragged, encoder: TextEncoder) -> str:
+    """Token ids stand for the texts, the tokenizer and its settings at once."""
+    of = hashlib.sha256(digest.encode())
+    of.update(np.ascontiguousarray(tokens.indptr).tobytes())
+    of.update(np.ascontiguousarray(tokens.values).tobytes())
+    return of.hexdigest()[:32]
+
+
+def _done(entry: Path) -> int:
+    try:
+        return int(json.loads((entry / "done.json").read_bytes())["rows"])
+    except FileNotFoundError:
+        return 0
+
+
+def _mark(entry: Path, rows: int) -> None:
+    fresh = entry / "done.json.new"
+    fresh.write_text(json.dumps({"rows": rows}))
+    fresh.replace(entry / "done.json")

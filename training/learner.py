@@ -1,0 +1,253 @@
+"""What the loop trains: the flagship over prepared products, in either gear.
+
+The frozen gear reads an encoder's features from disk and trains mixer and heads; the fine-tuning
+gear runs the encoder and trains all of it. Losses, measures and optimisers are the same otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kernels import masked_scores
+from models.encoders import fast_dtype
+from models.flagship import HASHED_IDS, INPUT_IDS, FlagshipNet, bag_inputs, pad
+from models.labels import DeviceMasks
+from models.prepare import Prepared
+from training.losses import attribute_loss, cascade_loss
+from training.targets import Targets
+
+__all__ = ["Learner", "Rates", "Scored", "Split"]
+
+# Products scored at once on valid: bounds [B, leaves] at some tens of MB.
+_VALID_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Peak learning rates and their like.
+
+    Attributes:
+        heads: of heads and norms. bag: of the hashed bag (sparse Adam). encoder: of the encoder's
+            last layer, where it is trained.
+        layer_decay: a layer's rate as a share of the next one's: lower layers know the language,
+            which the products do not change.
+        weight_decay: of the encoder's and the heads' matrices.
+        attribute_weight: of the attribute loss beside the category loss.
+    """
+
+    heads: float = 1e-3
+    bag: float = 1e-2
+    encoder: float = 5e-5
+    layer_decay: float = 0.9
+    weight_decay: float = 0.01
+    attribute_weight: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Prepared products with their targets; ``encoded`` [N, E] where the encoder is frozen."""
+
+    prepared: Prepared
+    targets: Targets
+    encoded: NDArray[np.float16] | None
+
+    def __len__(self) -> int:
+        return len(self.prepared)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A split's outputs before any threshold, on the CPU.
+
+    Args:
+        department_logits: [N, P]; leaf_logits: [N, C]; both None without a category head.
+        features: [N, D], float32.
+    """
+
+    department_logits: Tensor | None
+    leaf_logits: Tensor | None
+    features: Tensor
+
+
+class Learner:
+    """A network, its training and valid splits, and where it runs."""
+
+    def __init__(
+        self, net: FlagshipNet, train: Split, valid: Split, rates: Rates, device: torch.device
+    ) -> None:
+        self.device = device
+        self.net = net.to(device)
+        self.train_split = train
+        self.valid_split = valid
+        self._rates = rates
+        self._masks = DeviceMasks.from_masks(train.targets.masks, device)
+        self.frozen = train.encoded is not None
+        parts: dict[str, nn.Module | None] = {
+            "mixer": net.mixer,
+            "category": net.category,
+            "attribute": net.attribute,
+        }
+        if not self.frozen:
+            parts["encoder"] = net.encoder
+        self.model = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """AdamW for all dense parameters, sparse Adam for the bag: few of its rows meet a batch."""
+        rates = self._rates
+        bag = self.net.mixer.bag.weight
+        groups: list[dict[str, Any]] = []
+        for name, parameter in self.model.named_parameters():
+            if parameter is bag:
+                continue
+            rate = rates.heads
+            if name.startswith("encoder."):
+                rate = rates.encoder * rates.layer_decay ** self._layers_above(name)
+            decay = rates.weight_decay if parameter.dim() > 1 else 0.0
+            groups.append({"params": [parameter], "lr": rate, "weight_decay": decay})
+        return [
+            torch.optim.AdamW(groups, fused=self.device.type == "cuda" or None),
+            torch.optim.SparseAdam([bag], lr=rates.bag),
+        ]
+
+    def features(self, split: Split, rows: NDArray[np.int64]) -> Tensor:
+        """Features [B, D] of rows of a split."""
+        hashed = bag_inputs(split.prepared.arrays[HASHED_IDS].take(rows), self.device)
+        if split.encoded is not None:
+            encoded = torch.from_numpy(split.encoded[rows]).to(self.device).float()
+        else:
+            input_ids, mask = pad(
+                split.prepared.arrays[INPUT_IDS].take(rows), self.net.encoder.config.pad_id
+            )
+            with self._mixed_precision():
+                encoded = self.net.encoder(input_ids.to(self.device), mask.to(self.device))
+        features: Tensor = self.net.mixer(encoded, *hashed)
+        return features
+
+    def loss_of(self, rows: NDArray[np.int64]) -> Tensor:
+        """Category loss plus weighted attribute loss of training rows [B]."""
+        targets = self.train_split.targets
+        features = self.features(self.train_split, rows)
+        loss = features.new_zeros(())
+        if self.net.category is not None:
+            leaves = torch.from_numpy(targets.leaves[rows]).to(self.device)
+            loss = loss + cascade_loss(self.net.category, features, leaves)
+        if self.net.attribute is not None:
+            positives = targets.positives.take(rows)
+            loss = loss + self._rates.attribute_weight * attribute_loss(
+                self.net.attribute,
+                features,
+                self._masks,
+                torch.from_numpy(targets.mask_rows[rows]).to(self.device),
+                torch.from_numpy(positives.indptr).to(self.device),
+                torch.from_numpy(np.asarray(positives.values, dtype=np.int64)).to(self.device),
+            )
+        return loss
+
+    @torch.no_grad()
+    def score(self, split: Split) -> Scored:
+        """Outputs of a whole split, on the CPU, in its order; temperatures are fitted on them."""
+        department, leaf, features = [], [], []
+        for first in range(0, len(split), _VALID_BATCH):
+            rows = np.arange(first, min(first + _VALID_BATCH, len(split)))
+            of_rows = self.features(split, rows)
+            features.append(of_rows.cpu())
+            if self.net.category is not None:
+                of_departments, of_leaves = self.net.category.logits(of_rows)
+                department.append(of_departments.cpu())
+                leaf.append(of_leaves.cpu())
+        return Scored(
+            torch.cat(department) if department else None,
+            torch.cat(leaf) if leaf else None,
+            torch.cat(features) if features else torch.empty(0, self.net.mixer.num_features),
+        )
+
+    @torch.inference_mode()
+    def label_scores(
+        self, features: Tensor, mask_rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Every relevant label's score, as CSR: indptr [N + 1], label rows [M], scores [M]."""
+        head = self.net.attribute
+        if head is None:
+            raise ValueError("there is no attribute head to score labels with")
+        indptr, scores = masked_scores(
+            features.to(self.device),
+            head.weight,
+            head.bias,
+            self._masks.indptr,
+            self._masks.indices,
+            torch.from_numpy(mask_rows).to(self.device),
+        )
+        masks = self.train_split.targets.masks
+        rows = [masks.row(row) for row in mask_rows if row >= 0]
+        label_rows = np.concatenate(rows).astype(np.int64) if rows else np.empty(0, dtype=np.int64)
+        return indptr.cpu().numpy(), label_rows, scores.cpu().numpy()
+
+    def measure(self) -> Mapping[str, float]:
+        """Measures on valid: accuracy, micro F1 at 0.5 given the true category, and their mean."""
+        scored = self.score(self.valid_split)
+        targets = self.valid_split.targets
+        found: dict[str, float] = {}
+        if self.net.category is not None:
+            found["accuracy"] = float((self.best_leaves(scored) == targets.leaves).mean())
+        if self.net.attribute is not None:
+            indptr, label_rows, scores = self.label_scores(scored.features, targets.mask_rows)
+            hits = positive_labels(indptr, label_rows, targets, len(self.net.attribute.bias))
+            taken = scores >= 0.5
+            total = int(taken.sum()) + len(targets.positives.values)
+            found["attribute_f1"] = 2 * int((taken & hits).sum()) / max(1, total)
+        return {**found, "quality": sum(found.values()) / max(1, len(found))}
+
+    @torch.inference_mode()
+    def best_leaves(self, scored: Scored) -> NDArray[np.int64]:
+        """The best leaf row of each product at the head's temperatures, [N], int64."""
+        head = self.net.category
+        if head is None or scored.department_logits is None or scored.leaf_logits is None:
+            raise ValueError("there is no category head to score leaves with")
+        best = [
+            head.log_scores_from(
+                department.to(self.device), leaf.to(self.device), head.temperatures
+            )
+            .argmax(dim=1)
+            .cpu()
+            .numpy()
+            for department, leaf in zip(
+                torch.split(scored.department_logits, _VALID_BATCH),
+                torch.split(scored.leaf_logits, _VALID_BATCH),
+                strict=True,
+            )
+        ]
+        return np.concatenate(best)
+
+    def _mixed_precision(self) -> AbstractContextManager[object]:
+        dtype = fast_dtype(self.device)
+        if dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=dtype)
+
+    def _layers_above(self, name: str) -> int:
+        """How many layers lie above the one that a parameter of the encoder belongs to."""
+        num_layers = int(self.net.encoder.config.transformer["num_hidden_layers"])
+        found = re.search(r"\.(\d+)\.", name)
+        if found is not None:
+            return max(0, num_layers - 1 - int(found[1]))
+        return num_layers if "embedding" in name else 0
+
+
+def positive_labels(
+    indptr: NDArray[np.int64], label_rows: NDArray[np.int64], targets: Targets, num_labels: int
+) -> NDArray[np.bool_]:
+    """Which scored (product, label) pairs are true, [M]."""
+    owner = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    positives = targets.positives
+    true_owner = np.repeat(np.arange(len(positives)), positives.lengths)
+    true = true_owner * num_labels + np.asarray(positives.values, dtype=np.int64)
+    return np.isin(owner * num_labels + label_rows, true)

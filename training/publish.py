@@ -1,0 +1,143 @@
+"""From a trained network to a release: temperatures, thresholds, measures, examples, files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.flagship import TOKENIZER_FILE, FlagshipConfig, FlagshipPreparer, predictor_of
+from models.labels import LabelSpace
+from models.loading import make_examples
+from models.product import Product
+from models.release import write_release
+from models.taxonomy import Taxonomy
+from training.calibrate import abstention_thresholds, attribute_thresholds, fit_temperatures
+from training.learner import Learner, Scored, positive_labels
+
+__all__ = ["Fitted", "publish"]
+
+# Enough to catch a wrong tokenizer, a wrong row order or a broken kernel within a second.
+_EXAMPLES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A trained network with everything that a release says about it."""
+
+    config: FlagshipConfig
+    preparer: FlagshipPreparer
+    learner: Learner
+    taxonomy: Taxonomy
+    categories: LabelSpace
+    labels: LabelSpace
+
+
+def publish(
+    fitted: Fitted,
+    out: Path,
+    *,
+    name: str,
+    version: str,
+    target_accuracy: float,
+    examples_from: Sequence[Product],
+    epochs: int,
+) -> dict[str, float]:
+    """Calibrate on valid and write the release.
+
+    Returns:
+        Measures on valid, as served: masks by the predicted category, thresholds applied. They
+        flatter a little: the thresholds were set on the same products.
+    """
+    learner = fitted.learner
+    scored = learner.score(learner.valid_split)
+    category_thresholds, best, metrics = _categories(fitted, scored, target_accuracy)
+    label_thresholds, attribute_metrics = _attributes(fitted, scored, best)
+    metrics |= attribute_metrics | {"epochs": float(epochs), "products": float(len(best))}
+    weights = {
+        key: tensor.detach().cpu().contiguous() for key, tensor in learner.net.state_dict().items()
+    }
+    predictor = predictor_of(
+        learner.net,
+        fitted.preparer,
+        categories=fitted.categories,
+        labels=fitted.labels if len(fitted.labels) else None,
+        category_thresholds=category_thresholds,
+        label_thresholds=label_thresholds,
+    )
+    chosen = np.linspace(0, len(examples_from) - 1, min(_EXAMPLES, len(examples_from)))
+    products = [examples_from[place] for place in chosen.astype(int)]
+    write_release(
+        out,
+        name=name,
+        version=version,
+        architecture="flagship",
+        config=fitted.config.to_json(),
+        taxonomy=fitted.taxonomy,
+        categories=fitted.categories,
+        labels=fitted.labels if len(fitted.labels) else None,
+        category_thresholds=category_thresholds,
+        label_thresholds=label_thresholds if len(fitted.labels) else None,
+        weights=weights,
+        files={TOKENIZER_FILE: fitted.preparer.tokenizer.serialised},
+        examples=make_examples(predictor, products, fitted.taxonomy),
+        metrics=metrics,
+    )
+    return metrics
+
+
+def _categories(
+    fitted: Fitted, scored: Scored, target: float
+) -> tuple[NDArray[np.float32], NDArray[np.int64], dict[str, float]]:
+    """Fit temperatures (into the head) and thresholds; best category row of each product."""
+    learner = fitted.learner
+    head = learner.net.category
+    if head is None or scored.department_logits is None or scored.leaf_logits is None:
+        raise ValueError("a flagship has a category head")
+    true = learner.valid_split.targets.leaves
+    on_cpu = head.cpu()
+    on_cpu.temperatures.copy_(
+        fit_temperatures(
+            on_cpu, scored.department_logits, scored.leaf_logits, torch.from_numpy(true)
+        )
+    )
+    found = on_cpu.best(scored.features, 1)
+    head.to(learner.device)
+    best, scores = found.rows[:, 0], found.scores[:, 0]
+    thresholds = abstention_thresholds(scores, best, true, len(fitted.categories), target)
+    assigned = scores >= thresholds[best]
+    right = best == true
+    return (
+        thresholds,
+        best,
+        {
+            "category_accuracy": float(right.mean()),
+            "coverage": float(assigned.mean()),
+            "assigned_accuracy": float(right[assigned].mean()) if assigned.any() else 0.0,
+            "department_temperature": float(on_cpu.temperatures[0]),
+            "leaf_temperature": float(on_cpu.temperatures[1]),
+        },
+    )
+
+
+def _attributes(
+    fitted: Fitted, scored: Scored, best: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], dict[str, float]]:
+    """Thresholds under the masks of the predicted categories, as they are served."""
+    num_labels = len(fitted.labels)
+    if num_labels == 0:
+        return np.empty(0, dtype=np.float32), {}
+    targets = fitted.learner.valid_split.targets
+    indptr, rows, scores = fitted.learner.label_scores(scored.features, best)
+    positive = positive_labels(indptr, rows, targets, num_labels)
+    num_positives = np.bincount(
+        np.asarray(targets.positives.values, dtype=np.int64), minlength=num_labels
+    )
+    thresholds = attribute_thresholds(scores, rows, positive, num_positives)
+    taken = scores >= thresholds[rows]
+    total = int(taken.sum()) + int(num_positives.sum())
+    return thresholds, {"attribute_micro_f1": 2 * int((taken & positive).sum()) / max(1, total)}

@@ -1,0 +1,135 @@
+"""Labels of a data set as rows of label spaces.
+
+What a data set says and a taxonomy does not know is counted and said, never silently dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import SortimentError
+from models.labels import LabelSpace, Masks
+from models.prepare import Ragged
+from models.taxonomy import Taxonomy, compile_masks, label_id
+from training.data import LabelledProduct
+
+__all__ = ["Oddities", "Targets", "label_spaces", "targets_of"]
+
+
+@dataclass(slots=True)
+class Oddities:
+    """Counts of what cannot be learned from."""
+
+    products: int = 0
+    unknown_categories: int = 0
+    """products whose category is not in the taxonomy"""
+    inner_categories: int = 0
+    """products of a category that has children: no leaf to learn"""
+    unknown_attributes: int = 0
+    """attribute values that the taxonomy does not define"""
+    irrelevant_attributes: int = 0
+    """attribute values that the taxonomy does not allow for the product's category"""
+    without_attributes: int = 0
+    """products left with no attribute to learn from"""
+
+    def lines(self, split: str) -> list[str]:
+        """One line for each kind that occurs, for people."""
+        said = {
+            "unknown_categories": "products of a category that the taxonomy lacks: left out",
+            "inner_categories": "products of a category that has children: left out",
+            "unknown_attributes": "attribute values that the taxonomy does not define: ignored",
+            "irrelevant_attributes": "attribute values not allowed for their category: ignored",
+            "without_attributes": "products without a known attribute: no attribute loss",
+        }
+        counts = {one.name: getattr(self, one.name) for one in fields(self)}
+        return [f"{split}: {counts[name]:,} {text}" for name, text in said.items() if counts[name]]
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What each product should be given, N products.
+
+    Args:
+        leaves: [N], int64, row in the category space.
+        mask_rows: [N], int64, as ``leaves`` where an attribute can be learned, else -1.
+        positives: N rows of label rows, int64, each relevant to the product's category.
+        masks: relevant labels per category row.
+    """
+
+    leaves: NDArray[np.int64]
+    mask_rows: NDArray[np.int64]
+    positives: Ragged
+    masks: Masks
+
+
+def label_spaces(taxonomy: Taxonomy) -> tuple[LabelSpace, LabelSpace]:
+    """Categories (all leaves) and labels (all of them) to train for, in the taxonomy's order."""
+    return LabelSpace(tuple(taxonomy.leaves)), LabelSpace(tuple(taxonomy.label_ids()))
+
+
+def targets_of(
+    taxonomy: Taxonomy,
+    categories: LabelSpace,
+    labels: LabelSpace,
+    products: Sequence[LabelledProduct],
+) -> tuple[list[int], Targets, Oddities]:
+    """Rows of all labels.
+
+    Returns:
+        Places in ``products`` that have a leaf, the targets of those products, and the counts.
+
+    Raises:
+        SortimentError: no product has a leaf of the taxonomy for a category.
+    """
+    odd = Oddities(products=len(products))
+    masks = compile_masks(taxonomy, categories.ids, labels)
+    relevant = [frozenset(masks.row(row).tolist()) for row in range(len(masks))]
+    kept: list[int] = []
+    leaves: list[int] = []
+    mask_rows: list[int] = []
+    rows: list[list[int]] = []
+    unknown = None
+    for place, item in enumerate(products):
+        leaf = categories.row_of.get(item.category)
+        if leaf is None:
+            inner = item.category in taxonomy.categories
+            odd.inner_categories += inner
+            odd.unknown_categories += not inner
+            unknown = item.category
+            continue
+        positives = []
+        for attribute, value in item.attributes:
+            row = labels.row_of.get(label_id(attribute, value))
+            if row is None:
+                odd.unknown_attributes += 1
+            elif row not in relevant[leaf]:
+                odd.irrelevant_attributes += 1
+            else:
+                positives.append(row)
+        odd.without_attributes += not positives
+        kept.append(place)
+        leaves.append(leaf)
+        mask_rows.append(leaf if positives else -1)
+        rows.append(sorted(set(positives)))
+    if products and not kept:
+        raise SortimentError(
+            f"none of {len(products)} products has a leaf of the taxonomy {taxonomy.name!r} for a "
+            f"category, one has {unknown!r}: is it the taxonomy of this data?"
+        )
+    indptr = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum([len(row) for row in rows], out=indptr[1:])
+    flat = np.array([row for positives in rows for row in positives], dtype=np.int64)
+    return (
+        kept,
+        Targets(
+            np.array(leaves, dtype=np.int64),
+            np.array(mask_rows, dtype=np.int64),
+            Ragged(flat, indptr),
+            masks,
+        ),
+        odd,
+    )
