@@ -26,7 +26,7 @@ _KEPT_RELEASES = 4
 _POLL_S = 0.2
 # `fit` saves its state when told to stop; heads and optimiser are written within seconds.
 _FIT_GRACE_S = 15.0
-_DATA_FILES = ("train.jsonl.gz", "valid.jsonl.gz", "taxonomy.json.gz")
+_DATA_FILES = ("train.jsonl*", "valid.jsonl*", "taxonomy.json*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,10 @@ def train(training: Training, log_path: Path, narrator: Narrator) -> Path:
         return release
     started_s = time.monotonic()
     release.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(release, ignore_errors=True)
+    # Two demos at a time may train the same: each for itself, and the first one's is kept.
+    staged = release.with_name(f".flagship-{os.getpid()}")
     command = [program("sortiment-train"), "fit", "--data", str(training.data)]
-    command += ["--out", str(release), "--name", "demo", "--cache-dir", str(CACHE / "fit")]
+    command += ["--out", str(staged), "--name", "demo", "--cache-dir", str(CACHE / "fit")]
     command += ["--progress" if narrator.live else "--no-progress"]
     if training.limit is not None:
         command += ["--limit", str(training.limit)]
@@ -95,14 +96,20 @@ def train(training: Training, log_path: Path, narrator: Narrator) -> Path:
             time.sleep(_POLL_S)
         relay.pump()
     if status != 0:
-        raise LocalServiceError(f"{child.name} ended with status {status}; see above, or {log_path}")
+        raise LocalServiceError(
+            f"{child.name} ended with status {status}; see above, or {log_path}"
+        )
+    if release.exists():
+        shutil.rmtree(staged)
+    else:
+        staged.rename(release)
     narrator.say(f"trained in {time.monotonic() - started_s:.0f} s: {_shown(release)}")
     _prune(release.parent.parent)
     return release
 
 
 def _release_key(training: Training) -> str:
-    files = [training.data / name for name in _DATA_FILES]
+    files = [path for name in _DATA_FILES for path in sorted(training.data.glob(name))]
     for package in ("models", "kernels", "training"):
         files += sorted((ROOT / package).rglob("*.py"))
     files += [Path(__file__), ROOT / "requirements.lock"]
@@ -112,8 +119,6 @@ def _release_key(training: Training) -> str:
 def _digest(files: Sequence[Path], texts: Sequence[str]) -> str:
     digest = hashlib.sha256("\0".join(texts).encode())
     for path in files:
-        if not path.is_file():
-            continue
         digest.update(path.name.encode() + b"\0")
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
