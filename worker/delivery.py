@@ -229,8 +229,10 @@ class AtLeastOnceDelivery:
         waiting: set[asyncio.Task[Any]] = set(sends)
         if len(sends) < _MAX_FLUSHES:
             waiting.add(wake)
-        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        wake.cancel()
+        try:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            wake.cancel()
         errors = [error for task in done & sends if (error := task.exception())]
         remaining = sends - done
         if not errors:
@@ -396,7 +398,8 @@ class AtLeastOnceDelivery:
         if producer is None:
             return
         try:
-            await asyncio.wait_for(producer.stop(), _STOP_PRODUCER_S)
+            async with asyncio.timeout(_STOP_PRODUCER_S):
+                await producer.stop()
         except (TimeoutError, KafkaError) as error:
             _log.debug("the old producer did not end cleanly: %s", error)
 

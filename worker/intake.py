@@ -210,7 +210,9 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         while self._in_flight >= config.max_in_flight_products:
             self._room.clear()
             try:
-                await asyncio.wait_for(self._room.wait(), config.max_poll_interval_ms / 3000)
+                # Not wait_for: in Python 3.11 it swallows a cancellation that meets the event.
+                async with asyncio.timeout(config.max_poll_interval_ms / 3000):
+                    await self._room.wait()
             except TimeoutError:
                 await self._stay_alive()
 
