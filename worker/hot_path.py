@@ -1,8 +1,9 @@
 """The stages from Kafka to Kafka, wired: a sibling of the Faust app in one worker.
 
-intake ─► windows ─► preparing thread ─► batches ─► model thread ─► scored ─► assembling thread ─►
-lanes ─► delivery. Queues between stages are bounded, and beyond ``max_in_flight_products`` the
-intake stops polling: nothing piles up but what Kafka keeps anyway.
+intake ─► preparing thread ─► batches ─► model thread ─► scored ─► assembling thread ─► lanes ─►
+delivery. The next window is polled when the model has used up half of the last one's batches: until
+then events wait in Kafka, so batches grow with the load and nothing ages in a queue. Beyond
+``max_in_flight_products`` the intake stops polling.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from aiokafka import TopicPartition
@@ -35,11 +37,8 @@ __all__ = ["HotPath", "HotPathConfig"]
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# One window prepared while one is cut into batches: more would only age in the queue.
-_MAX_WINDOWS = 1
-# Batches ready for the model: enough that it never waits for the loop, few enough to drain fast.
-_MAX_BATCHES = 4
-# Batches handed to the model thread's own queue: the one it runs and the next.
+# Batches handed to the model thread: the one it runs and the next, so that it never waits for the
+# event loop; both are finished in a drain.
 _MAX_SUBMITTED = 2
 _LAG_INTERVAL_S = 1.0
 
@@ -79,11 +78,11 @@ class HotPath(Service):
         self._model = ModelThread(metrics)
         self._preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
         self._assembling = ThreadPoolExecutor(max_workers=1, thread_name_prefix="assemble")
-        self._windows: asyncio.Queue[Window] = asyncio.Queue(_MAX_WINDOWS)
-        self._batches: asyncio.Queue[Batch] = asyncio.Queue(_MAX_BATCHES)
-        self._submitted: asyncio.Queue[tuple[Batch, asyncio.Future[Scored]]] = asyncio.Queue(
-            _MAX_SUBMITTED - 1
-        )
+        # Bounded by the rule for polling: at most one window and a half.
+        self._batches: asyncio.Queue[Batch] = asyncio.Queue()
+        self._batch_taken = asyncio.Event()
+        self._submitted: asyncio.Queue[tuple[Batch, asyncio.Future[Scored]]] = asyncio.Queue()
+        self._submissions = asyncio.Semaphore(_MAX_SUBMITTED)
         self._has_serving = asyncio.Event()
         self._serving: Serving | None = None
         self._draining = False
@@ -132,7 +131,6 @@ class HotPath(Service):
             ],
             "in_flight_products": self._intake.in_flight,
             "queues": {
-                "windows": self._windows.qsize(),
                 "batches": self._batches.qsize(),
                 "model_busy": self._model.is_busy,
             },
@@ -148,7 +146,6 @@ class HotPath(Service):
         await self._delivery.start(self._commit, self._intake.settled)
         await self._intake.start()
         stages = {
-            "intake": self._take_windows,
             "preparing": self._prepare_windows,
             "model": self._submit_batches,
             "emission": self._emit_scored,
@@ -184,10 +181,10 @@ class HotPath(Service):
             await self._delivery.stop()
             await self._intake.stop()
             return
-        intake, preparing, model, emission, *others = self._stage_tasks
-        for task in (intake, preparing, model):
+        preparing, model, emission, *others = self._stage_tasks
+        for task in (preparing, model):
             task.cancel()
-        await asyncio.gather(intake, preparing, model, return_exceptions=True)
+        await asyncio.gather(preparing, model, return_exceptions=True)
         if not emission.done():
             finished = asyncio.create_task(self._submitted.join())
             await asyncio.wait({finished, emission}, return_when=asyncio.FIRST_COMPLETED)
@@ -204,45 +201,44 @@ class HotPath(Service):
             {partition: OffsetAndMetadata(offset, "") for partition, offset in offsets.items()}
         )
 
-    async def _take_windows(self) -> None:
-        while True:
-            await self._windows.put(await self._intake.next_window())
-
     async def _prepare_windows(self) -> None:
+        num_batches = 0
         while True:
-            window = await self._windows.get()
+            while self._batches.qsize() > num_batches // 2:
+                self._batch_taken.clear()
+                await self._batch_taken.wait()
+            window = await self._intake.next_window()
             assert self._serving is not None
-            preparation = await self._on(
-                self._preparing,
-                "prepare",
-                lambda window=window: prepare_window(  # type: ignore[misc]
-                    self._serving, window, self._config.batching
-                ),
-            )
+            prepare = partial(prepare_window, self._serving, window, self._config.batching)
+            preparation = await self._on(self._preparing, "prepare", prepare)
             await self._bury(window, preparation)
             for batch in preparation.batches:
                 self._observe_batch(batch)
-                await self._batches.put(batch)
+                self._batches.put_nowait(batch)
+            num_batches = len(preparation.batches)
 
     async def _submit_batches(self) -> None:
         while True:
+            await self._submissions.acquire()
             batch = await self._batches.get()
-            # No await between: a batch that was submitted is always emitted.
-            await self._submitted.put((batch, self._model.submit(batch)))
+            self._batch_taken.set()
+            # No await between the two: a batch that was submitted is always emitted.
+            self._submitted.put_nowait((batch, self._model.submit(batch)))
 
     async def _emit_scored(self) -> None:
         while True:
             batch, scoring = await self._submitted.get()
             try:
-                try:
-                    scored = await scoring
-                except Exception as error:  # noqa: BLE001  any failure of a model is narrowed down
-                    await self._emit_parts(batch, error)
-                else:
-                    self._metrics.batches.labels("done").inc()
-                    await self._emit(batch, scored)
-            finally:
-                self._submitted.task_done()
+                scored = await scoring
+            except Exception as error:  # noqa: BLE001  any failure of a model is narrowed down
+                await self._emit_parts(batch, error)
+                self._submissions.release()
+            else:
+                # The model goes on with the next while this one is put into words.
+                self._submissions.release()
+                self._metrics.batches.labels("done").inc()
+                await self._emit(batch, scored)
+            self._submitted.task_done()
 
     async def _emit_parts(self, batch: Batch, error: Exception) -> None:
         outcome = "out_of_memory" if is_out_of_memory(error) else "failed"
