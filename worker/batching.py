@@ -7,7 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BatchingConfig", "plan_batches"]
+__all__ = ["CPU_BATCH_TOKENS", "GPU_BATCH_TOKENS", "BatchingConfig", "plan_batches"]
+
+# A CPU's caches hold no more: MiniLM took a quarter more time a product with four times as many.
+CPU_BATCH_TOKENS = 1_024
+GPU_BATCH_TOKENS = 16_384
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +24,7 @@ class BatchingConfig:
         max_batch_products: largest number of products in a batch.
     """
 
-    max_batch_tokens: int = 16_384
+    max_batch_tokens: int = GPU_BATCH_TOKENS
     max_batch_products: int = 1_024
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.batching import BatchingConfig
+from worker.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, BatchingConfig
 from worker.delivery import AtLeastOnceDelivery, DeliveryConfig
 from worker.hot_path import HotPath, HotPathConfig
 from worker.intake import Intake, IntakeConfig
@@ -14,7 +14,7 @@ from worker.serving import InferenceConfig, ServingLoader
 from worker.settings import Settings
 from worker.topics import TopicFacts
 
-__all__ = ["build_control", "build_hot_path", "inference_config"]
+__all__ = ["batching_config", "build_control", "build_hot_path", "inference_config"]
 
 
 def build_hot_path(settings: Settings, facts: TopicFacts, metrics: Metrics) -> HotPath:
@@ -53,11 +53,20 @@ def build_hot_path(settings: Settings, facts: TopicFacts, metrics: Metrics) -> H
         delivery,
         metrics,
     )
-    batching = BatchingConfig(
-        max_batch_tokens=settings.max_batch_tokens, max_batch_products=settings.max_batch_products
+    config = HotPathConfig(
+        batching=batching_config(settings), drain_timeout_s=settings.drain_timeout_s
     )
-    config = HotPathConfig(batching=batching, drain_timeout_s=settings.drain_timeout_s)
     return HotPath(config, intake, delivery, metrics)
+
+
+def batching_config(settings: Settings) -> BatchingConfig:
+    """Bounds of a batch, by device where the settings leave it open."""
+    is_cpu = inference_config(settings).torch_device().type == "cpu"
+    by_device = CPU_BATCH_TOKENS if is_cpu else GPU_BATCH_TOKENS
+    return BatchingConfig(
+        max_batch_tokens=settings.max_batch_tokens or by_device,
+        max_batch_products=settings.max_batch_products,
+    )
 
 
 def build_control(settings: Settings, hot_path: HotPath, metrics: Metrics) -> ReleaseControl:

@@ -144,7 +144,10 @@ class Settings(BaseSettings):
         "more.",
     )
     max_batch_tokens: int = Field(
-        16_384, ge=1, description="Token budget of a batch: longest product x number of products."
+        0,
+        ge=0,
+        description="Token budget of a batch: longest product x number of products; "
+        "0: 1,024 on a CPU, 16,384 on a GPU.",
     )
     max_batch_products: int = Field(1_024, ge=1, description="Most products in a batch.")
     max_wait_ms: int = Field(20, ge=0, le=60_000, description="Longest wait for a batch to fill.")
