@@ -51,6 +51,7 @@ class LoopConfig:
     """How long and in which steps to train.
 
     Attributes:
+        min_steps: epochs are added until there are so many steps: a small data set has few a pass.
         patience: epochs without a better quality on valid before the run stops.
         warmup: share of all steps over which the learning rates rise from 0.
         checkpoint_s: seconds between checkpoints; one is also written when interrupted.
@@ -59,6 +60,7 @@ class LoopConfig:
     epochs: int
     batch_size: int
     seed: int
+    min_steps: int = 0
     patience: int = 3
     warmup: float = 0.1
     checkpoint_s: float = 120.0
@@ -69,6 +71,10 @@ class LoopConfig:
                 "epochs, batch_size and patience must be positive, got "
                 f"{self.epochs}, {self.batch_size}, {self.patience}"
             )
+
+    def num_epochs(self, num_rows: int) -> int:
+        """Epochs at most over so many rows."""
+        return max(self.epochs, math.ceil(self.min_steps / math.ceil(num_rows / self.batch_size)))
 
 
 @dataclass(slots=True)
@@ -139,13 +145,14 @@ def train(
         Interrupted: after SIGINT or SIGTERM, with the checkpoint written.
     """
     steps = math.ceil(num_rows / config.batch_size)
+    epochs = config.num_epochs(num_rows)
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     run = _Run(model, optimizers, checkpoint, fingerprint)
     torch.manual_seed(config.seed)
     run.resume()
     written = time.monotonic()
     with _stop_requested() as stop_requested:
-        while run.epoch < config.epochs and not run.out_of_patience(config.patience):
+        while run.epoch < epochs and not run.out_of_patience(config.patience):
             batches = epoch_batches(
                 num_rows, config.batch_size, seed=config.seed, epoch=run.epoch, lengths=lengths
             )
@@ -153,12 +160,12 @@ def train(
             with tqdm(
                 total=len(batches),
                 initial=run.step,
-                desc=f"epoch {run.epoch + 1}/{config.epochs}",
+                desc=f"epoch {run.epoch + 1}/{epochs}",
                 unit="batch",
                 disable=not progress,
             ) as bar:
                 while run.step < len(batches):
-                    done = (run.epoch * steps + run.step) / (config.epochs * steps)
+                    done = (run.epoch * steps + run.step) / (epochs * steps)
                     _set_rates(optimizers, peaks, _schedule(done, config.warmup))
                     run.total_loss += _step(model, optimizers, loss_of(batches[run.step]))
                     run.step += 1

@@ -153,3 +153,10 @@ def test_rows_of_like_length_share_a_batch() -> None:
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="must be positive"):
         LoopConfig(epochs=0, batch_size=1, seed=0)
+
+
+def test_a_small_data_set_is_passed_more_often() -> None:
+    config = LoopConfig(epochs=3, batch_size=8, seed=0, min_steps=20)
+    assert config.num_epochs(40) == 4
+    assert config.num_epochs(33) == 4
+    assert config.num_epochs(800) == 3
