@@ -84,7 +84,7 @@ def publish(
         label_thresholds=label_thresholds if len(fitted.labels) else None,
         weights=weights,
         files={TOKENIZER_FILE: fitted.preparer.tokenizer.serialised},
-        examples=make_examples(predictor, products, fitted.taxonomy),
+        examples=make_examples(predictor, products, fitted.taxonomy, learner.device),
         metrics=metrics,
     )
     return metrics
