@@ -17,9 +17,9 @@ from models.loading import load_predictor
 from models.predict import CompiledMasks, leaf_rows, predict
 from models.product import Product
 from models.release import read_release
-from worker.batching import BatchingConfig, plan_batches
+from worker.batching import plan_batches
+from worker.components import batching_config, inference_config
 from worker.events import parse_event
-from worker.serving import InferenceConfig
 from worker.settings import Settings
 
 __all__ = ["measure"]
@@ -33,12 +33,8 @@ def measure(release_directory: Path, products: list[Product]) -> float:
     Raises:
         ReleaseError, ModelError: the release cannot be run.
     """
-    top_k = _default("top_k")
-    config = InferenceConfig(top_k=top_k)
-    batching = BatchingConfig(
-        max_batch_tokens=_default("max_batch_tokens"),
-        max_batch_products=_default("max_batch_products"),
-    )
+    settings = Settings()
+    config, batching = inference_config(settings), batching_config(settings)
     device = config.torch_device()
     release = read_release(release_directory)
     predictor = load_predictor(release, device, config.dtype)
@@ -52,18 +48,14 @@ def measure(release_directory: Path, products: list[Product]) -> float:
     def run(window: list[Product]) -> None:
         prepared = predictor.preparer.prepare(window)
         for chosen in plan_batches(prepared.costs, batching):
-            predict(predictor, prepared.take(chosen), masks, rows, top_k=top_k)
+            predict(predictor, prepared.take(chosen), masks, rows, top_k=config.top_k)
 
     run(products[:_WARM_UP])
     started_s = time.perf_counter()
     remaining = iter(products)
-    while window := list(islice(remaining, _default("max_poll_records"))):
+    while window := list(islice(remaining, settings.max_poll_records)):
         run(window)
     return time.perf_counter() - started_s
-
-
-def _default(name: str) -> int:
-    return int(Settings.model_fields[name].default)
 
 
 def main() -> None:
