@@ -1,0 +1,64 @@
+"""A worker's stages in the test's own process: the hot path as the worker builds it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.streams import until
+from worker.components import build_hot_path, inference_config
+from worker.hot_path import HotPath
+from worker.masks import MaskCacheConfig
+from worker.metrics import Metrics
+from worker.serving import Serving, ServingLoader
+from worker.settings import Settings, load_settings
+from worker.topics import ensure_topics
+
+__all__ = ["HotPathRun", "load_serving", "sample"]
+
+
+def load_serving(directory: Path, metrics: Metrics | None = None) -> Serving:
+    """A release ready to serve on the CPU, without Redis."""
+    config = inference_config(load_settings({"device": "cpu", "torch_threads": 1}, env_file=None))
+    return ServingLoader(config, MaskCacheConfig(), metrics or Metrics()).load(str(directory))
+
+
+def sample(metrics: Metrics, name: str, **labels: str) -> float:
+    """The value of a metric; 0 where it was never counted."""
+    return metrics.registry.get_sample_value(f"sortiment_{name}", labels) or 0.0
+
+
+@dataclass
+class HotPathRun:
+    """Topics made, group joined, stages running, for as long as the block lasts.
+
+    Attributes:
+        given: settings by name, as in ``worker.settings``.
+        serving: what answers.
+    """
+
+    given: Mapping[str, object]
+    serving: Serving
+    metrics: Metrics = field(default_factory=Metrics)
+    _hot_path: HotPath | None = None
+
+    @property
+    def hot_path(self) -> HotPath:
+        """The started stages."""
+        assert self._hot_path is not None
+        return self._hot_path
+
+    async def __aenter__(self) -> HotPathRun:
+        settings: Settings = load_settings(self.given, env_file=None)
+        facts = await ensure_topics(settings.kafka(), settings.topics())
+        self._hot_path = build_hot_path(settings, facts, self.metrics)
+        self._hot_path.serve(self.serving)
+        await self._hot_path.start()
+        await until(lambda: "; ".join(self.hot_path.not_ready()) or None, 60, "partitions open")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.wait_for(self.hot_path.stop(), 60)
+        assert self.hot_path.crash_reason is None, repr(self.hot_path.crash_reason)

@@ -1,0 +1,60 @@
+"""What the worker's integration tests have in common: a release, inputs, a group, a ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from models.noop import noop_release
+from models.taxonomy import Taxonomy
+from tests.catalog import small_taxonomy
+from tests.ledger import Outputs
+from tests.services import TopicReader, WorkerTopics
+from tests.streams import Group, Inputs
+from worker.local.kafka import LocalKafka
+
+
+@pytest.fixture(scope="session")
+def taxonomy() -> Taxonomy:
+    return small_taxonomy()
+
+
+@pytest.fixture(scope="session")
+def noop(tmp_path_factory: pytest.TempPathFactory, taxonomy: Taxonomy) -> Path:
+    """The directory of release noop/1."""
+    return noop_release(tmp_path_factory.mktemp("releases") / "noop", taxonomy).directory
+
+
+@pytest.fixture
+def settings(kafka: LocalKafka, worker_topics: WorkerTopics, group_id: str) -> dict[str, object]:
+    """A worker's settings by name: broker, topics and group of this test."""
+    return asdict(worker_topics) | {
+        "bootstrap_servers": kafka.bootstrap_servers,
+        "group_id": group_id,
+    }
+
+
+@pytest.fixture
+def inputs(producer: AIOKafkaProducer, worker_topics: WorkerTopics) -> Inputs:
+    """Writes to the worker's input topic, which must be there."""
+    return Inputs(producer, worker_topics.input_topic)
+
+
+@pytest.fixture
+def group(kafka: LocalKafka, worker_topics: WorkerTopics, group_id: str) -> Group:
+    """The worker's group on its input topic."""
+    return Group(kafka.bootstrap_servers, group_id, worker_topics.input_topic)
+
+
+@pytest.fixture
+def read_outputs(read_all: TopicReader, worker_topics: WorkerTopics) -> Callable[[], object]:
+    """``await read_outputs()``: all three output topics as they are now."""
+
+    async def read() -> Outputs:
+        return await Outputs.read(read_all, worker_topics)
+
+    return read

@@ -1,0 +1,132 @@
+"""Workers that stop, join, leave and are killed under load: nothing lost, little repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from models.taxonomy import Taxonomy
+from tests.ledger import Outputs, audit
+from tests.services import Topics, WorkerTopics
+from tests.streams import Feeder, Group, Inputs, metric, until
+from worker.local.worker_process import WorkerProcess
+
+StartWorker = Callable[..., WorkerProcess]
+ReadOutputs = Callable[[], Awaitable[Outputs]]
+
+PARTITIONS = 6
+# Little in hand, so that a worker is always in the middle of something.
+LOADED = {
+    "max_poll_records": 200,
+    "max_in_flight_products": 400,
+    "max_batch_products": 64,
+    "commit_interval_ms": 200,
+}
+# The shortest session that brokers allow: a killed worker's partitions come free when it ends.
+SHORT_SESSION = {
+    "session_timeout_ms": 6_000,
+    "heartbeat_interval_ms": 1_000,
+    "drain_timeout_s": 6,
+}
+
+
+@pytest.fixture
+def worker_topics(topics: Topics) -> WorkerTopics:
+    """As everywhere, but the input is there before the first worker is."""
+    return WorkerTopics(
+        topics("in", partitions=PARTITIONS, config={"max.message.bytes": "1048576"}),
+        *(topics.name(name) for name in ("categories", "attributes", "dead", "control")),
+    )
+
+
+def _behind(worker: WorkerProcess, num_results: int) -> str | None:
+    done = metric(worker, "results_total")
+    return None if done >= num_results else f"{done:g} results of {num_results}"
+
+
+def _lacks_partitions(worker: WorkerProcess, num: int) -> str | None:
+    lanes = worker.status()["hot_path"]["assigned"]
+    return None if len(lanes) == num else f"{len(lanes)} partitions open, wanted {num}"
+
+
+async def test_sigterm_under_load_drains_and_the_next_worker_goes_on(
+    worker_process: StartWorker,
+    noop: Path,
+    taxonomy: Taxonomy,
+    inputs: Inputs,
+    group: Group,
+    read_outputs: ReadOutputs,
+) -> None:
+    first = worker_process(release=noop, **LOADED)
+    async with Feeder(inputs):
+        await until(lambda: _behind(first, 2_000), 60, "under load")
+        first.terminate()
+        # Five seconds more than the drain may take by default, for the rest of the process.
+        assert first.wait(30) == 0
+    stopped_at = group.offsets()
+    assert sum(end - committed for committed, end in stopped_at.values()) > 0, "was not under load"
+
+    worker_process(release=noop, **LOADED)
+    await group.caught_up()
+
+    repeats = audit(inputs, await read_outputs(), taxonomy)
+    # All that was sent was committed before the first worker left.
+    assert not repeats.places
+
+
+async def test_a_second_worker_joins_and_leaves_under_load(
+    worker_process: StartWorker,
+    noop: Path,
+    taxonomy: Taxonomy,
+    inputs: Inputs,
+    group: Group,
+    read_outputs: ReadOutputs,
+) -> None:
+    first = worker_process(release=noop, **LOADED)
+    async with Feeder(inputs):
+        await until(lambda: _behind(first, 1_000), 60, "under load")
+        second = worker_process(release=noop, **LOADED)
+        for worker in (first, second):
+            await until(
+                lambda worker=worker: _lacks_partitions(worker, PARTITIONS // 2), 60, "shared"
+            )
+            done = int(metric(worker, "results_total"))
+            await until(
+                lambda worker=worker, done=done: _behind(worker, done + 500), 60, "both at work"
+            )
+        second.terminate()
+        assert second.wait(30) == 0
+        await until(lambda: _lacks_partitions(first, PARTITIONS), 60, "all with the first")
+        done = int(metric(first, "results_total"))
+        await until(lambda: _behind(first, done + 500), 60, "at work on all")
+
+    await group.caught_up()
+
+    repeats = audit(inputs, await read_outputs(), taxonomy)
+    # What a worker had sent and could not commit before it lost a partition: at most what it may
+    # have in hand, once for each of the two rebalances.
+    assert len(repeats.places) <= 2 * LOADED["max_in_flight_products"]
+
+
+async def test_a_killed_worker_loses_nothing(
+    worker_process: StartWorker,
+    noop: Path,
+    taxonomy: Taxonomy,
+    inputs: Inputs,
+    group: Group,
+    read_outputs: ReadOutputs,
+) -> None:
+    first = worker_process(release=noop, **LOADED, **SHORT_SESSION)
+    async with Feeder(inputs):
+        await until(lambda: _behind(first, 2_000), 60, "under load")
+        first.kill()
+    committed = {partition: offset for partition, (offset, _) in group.offsets().items()}
+
+    worker_process(release=noop, **LOADED, **SHORT_SESSION)
+    await group.caught_up()
+
+    repeats = audit(inputs, await read_outputs(), taxonomy)
+    # Only what was sent after the last commit.
+    assert all(offset >= committed[partition] for partition, offset in repeats.places)

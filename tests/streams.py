@@ -1,0 +1,173 @@
+"""Writing inputs to a topic, remembering each, and waiting for a group to have read them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TypeAlias
+
+from aiokafka import AIOKafkaProducer
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+
+from tests.catalog import Event, products
+from worker.local.worker_process import WorkerProcess
+
+# Partition and offset of an input event.
+Place: TypeAlias = tuple[int, int]
+
+_CHUNK = 500
+_ADMIN_S = 30.0
+
+
+@dataclass
+class Inputs:
+    """What was written to an input topic, by place."""
+
+    producer: AIOKafkaProducer
+    topic: str
+    events: dict[Place, Event] = field(default_factory=dict)
+
+    async def send(self, events: Iterable[Event], partition: int | None = None) -> list[Place]:
+        """Write events in order; returns the place of each once the broker has all."""
+        sent: list[tuple[Event, asyncio.Future[object]]] = []
+        for key, value in events:
+            future = await self.producer.send(self.topic, value, key=key, partition=partition)
+            sent.append(((key, value), future))
+        places = []
+        for event, future in sent:
+            metadata = await future
+            place = (metadata.partition, metadata.offset)  # type: ignore[attr-defined]
+            self.events[place] = event
+            places.append(place)
+        return places
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+
+class Feeder:
+    """Writes products without a pause until the block ends, at most ``most`` of them.
+
+    Leave the block, and every product that the broker has is in ``inputs``.
+    """
+
+    def __init__(self, inputs: Inputs, most: int = 60_000) -> None:
+        self._inputs = inputs
+        self._most = most
+        self._enough = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def _feed(self) -> None:
+        first = len(self._inputs)
+        for start in range(first, first + self._most, _CHUNK):
+            if self._enough.is_set():
+                return
+            await self._inputs.send(products(_CHUNK, start))
+        raise AssertionError(f"{self._most} products were not enough: the test waits for something")
+
+    async def __aenter__(self) -> Feeder:
+        self._task = asyncio.create_task(self._feed())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._task is not None
+        self._enough.set()
+        await self._task
+
+
+@dataclass(frozen=True)
+class Group:
+    """A consumer group's offsets in one topic, as the broker has them."""
+
+    bootstrap_servers: str
+    group_id: str
+    topic: str
+
+    def offsets(self) -> dict[int, tuple[int, int]]:
+        """By partition: committed offset (0 where none) and end of the partition."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.bootstrap_servers,
+                "group.id": self.group_id,
+                "enable.auto.commit": False,
+                "log_level": 3,
+            }
+        )
+        try:
+            numbers = consumer.list_topics(self.topic, timeout=_ADMIN_S).topics[self.topic]
+            partitions = [TopicPartition(self.topic, number) for number in numbers.partitions]
+            committed = consumer.committed(partitions, timeout=_ADMIN_S)
+            return {
+                found.partition: (
+                    max(0, found.offset),
+                    consumer.get_watermark_offsets(found, timeout=_ADMIN_S)[1],
+                )
+                for found in committed
+            }
+        finally:
+            consumer.close()
+
+    async def caught_up(self, deadline_s: float = 90.0) -> dict[int, tuple[int, int]]:
+        """Wait until everything there is has been committed; returns the offsets.
+
+        Raises:
+            AssertionError: not within ``deadline_s``; with the offsets.
+        """
+        found: dict[int, tuple[int, int]] = {}
+
+        def why_not() -> str | None:
+            found.update(self.offsets())
+            behind = {p: pair for p, pair in found.items() if pair[0] != pair[1]}
+            return f"committed and end by partition: {behind}" if behind else None
+
+        await until(why_not, deadline_s, f"{self.group_id} at the end of {self.topic}")
+        return found
+
+
+async def until(why_not: Callable[[], str | None], deadline_s: float, what: str) -> None:
+    """Ask on a thread until the answer is None; anything else is the reason why not yet.
+
+    Raises:
+        AssertionError: the deadline passed; with the last reason.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + deadline_s
+    while (reason := await asyncio.to_thread(why_not)) is not None:
+        if clock() > deadline:
+            raise AssertionError(f"{what}: not after {deadline_s:g} s ({reason})")
+        await asyncio.sleep(0.05)
+
+
+def metric(worker: WorkerProcess, name: str, **labels: str) -> float:
+    """The value of one of a worker's metrics; 0 where it was never counted.
+
+    Raises:
+        LocalServiceError: the worker does not answer.
+    """
+    wanted = {f'{label}="{value}"' for label, value in labels.items()}
+    for line in worker.metrics().splitlines():
+        series, _, value = line.rpartition(" ")
+        base, _, rest = series.partition("{")
+        if base == f"sortiment_{name}" and wanted <= set(rest.rstrip("}").split(",")):
+            return float(value)
+    return 0.0
+
+
+def alter_topic(bootstrap_servers: str, topic: str, config: Mapping[str, str]) -> None:
+    """Change settings of a topic that is there."""
+    entries = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in config.items()
+    ]
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 3})
+    for altered in admin.incremental_alter_configs([resource]).values():
+        altered.result(_ADMIN_S)
