@@ -10,6 +10,9 @@ from rich.text import Text
 
 __all__ = ["Narrator", "Relay"]
 
+# Of tables in a log or a pipe, where nothing says how wide it is.
+_PLAIN_WIDTH = 110
+
 
 class Narrator:
     """Tells a person what happens.
@@ -20,6 +23,8 @@ class Narrator:
 
     def __init__(self, num_steps: int) -> None:
         self.console = Console(highlight=False)
+        if not self.console.is_terminal:
+            self.console.width = _PLAIN_WIDTH
         self._num_steps = num_steps
         self._step = 0
         self._started_s = time.monotonic()

@@ -90,7 +90,7 @@ def run_services(
         )
         topics, group_id = _names(broker)
         narrator.say(f"{broker.description}; Redis from {redis.source}")
-        if embedded:
+        if embedded and choice == "auto":
             narrator.say("no Maven, no Docker: not a real Kafka, good for a first look")
         settings = {
             "bootstrap_servers": kafka.bootstrap_servers,

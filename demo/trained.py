@@ -36,10 +36,12 @@ class Training:
     Attributes:
         data: folder of a data set.
         limit: training products at most; None: all.
+        target_accuracy: of what is assigned rather than sent to review; None: ``fit``'s default.
     """
 
     data: Path
     limit: int | None
+    target_accuracy: float | None = None
 
 
 def program(name: str) -> str:
@@ -89,6 +91,8 @@ def train(training: Training, log_path: Path, narrator: Narrator) -> Path:
     command += ["--progress" if narrator.live else "--no-progress"]
     if training.limit is not None:
         command += ["--limit", str(training.limit)]
+    if training.target_accuracy is not None:
+        command += ["--target-accuracy", str(training.target_accuracy)]
     relay = Relay(log_path, narrator)
     with ChildProcess("sortiment-train fit", command, log_path, grace_s=_FIT_GRACE_S) as child:
         while (status := child.poll()) is None:
@@ -113,7 +117,7 @@ def _release_key(training: Training) -> str:
     for package in ("models", "kernels", "training"):
         files += sorted((ROOT / package).rglob("*.py"))
     files += [Path(__file__), ROOT / "requirements.lock"]
-    return _digest(files, [str(training.limit)])[:16]
+    return _digest(files, [str(training.limit), str(training.target_accuracy)])[:16]
 
 
 def _digest(files: Sequence[Path], texts: Sequence[str]) -> str:

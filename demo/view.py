@@ -16,8 +16,10 @@ __all__ = ["StreamView"]
 
 _ROWS = 12
 _REFRESH_PER_S = 8
-_LINE_EVERY_S = 1.0
-_SAMPLES_A_LINE = 2
+# Without a terminal: soon a first sign of life, then no flood in a log.
+_FIRST_LINES_S = 1.0
+_LINES_EVERY_S = 5.0
+_SAMPLES = 2
 
 
 class StreamView:
@@ -33,7 +35,7 @@ class StreamView:
         self._heading = heading
         self._titles = titles
         self._board = Board(max_rows=_ROWS)
-        self._said_s = time.monotonic()
+        self._say_at_s = time.monotonic() + _FIRST_LINES_S
         self._live: Live | None = None
 
     def update(self, outputs: list[Output]) -> None:
@@ -41,17 +43,18 @@ class StreamView:
         now_s = time.monotonic()
         self._board.add(outputs, now_s)
         if self._live is not None:
-            self._live.update(render(self._board, now_s, self._heading, self._titles))
-        elif outputs and now_s - self._said_s >= _LINE_EVERY_S:
-            self._said_s = now_s
+            self._live.update(render(self._board, now_s, titles=self._titles))
+        elif outputs and now_s >= self._say_at_s:
+            self._say_at_s = now_s + _LINES_EVERY_S
             self._say_lines(now_s)
 
     def _say_lines(self, now_s: float) -> None:
-        for row in list(self._board.newest)[-_SAMPLES_A_LINE:]:
+        for row in list(self._board.newest)[-_SAMPLES:]:
             self._narrator.say(plain_line(row, self._titles))
         self._narrator.say(totals(self._board, now_s))
 
     def __enter__(self) -> StreamView:
+        self._narrator.say(self._heading)
         if self._narrator.live:
             self._live = Live(
                 console=self._narrator.console,

@@ -52,8 +52,14 @@ def test_any_change_that_decides_a_release(data: Path, changed: str) -> None:
     assert key(data) != before
 
 
-def test_the_limit_decides_too(data: Path) -> None:
-    assert len({key(data), key(data, 10), key(data, 20)}) == 3
+def test_limit_and_target_decide_too(data: Path) -> None:
+    keys = {
+        key(data),
+        key(data, 10),
+        key(data, 20),
+        trained._release_key(Training(data, None, 0.9)),
+    }
+    assert len(keys) == 4
 
 
 def test_held_out_products_do_not(data: Path) -> None:
