@@ -46,6 +46,7 @@ def build_hot_path(settings: Settings, facts: TopicFacts, metrics: Metrics) -> H
             max_wait_ms=settings.max_wait_ms,
             max_poll_records=settings.max_poll_records,
             max_in_flight_products=settings.max_in_flight_products,
+            max_in_flight_bytes=settings.max_in_flight_bytes,
             max_event_bytes=facts.max_event_bytes,
             detect_loss=settings.broker == "embedded",
         ),

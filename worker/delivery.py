@@ -15,15 +15,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     CommitFailedError,
+    GroupAuthorizationFailedError,
     IllegalStateError,
     KafkaError,
     MessageSizeTooLargeError,
@@ -37,6 +38,7 @@ from worker.kafka import KafkaConfig
 from worker.lanes import DeadLetter, Lane, Outcome, Run
 from worker.metrics import Metrics
 from worker.outbox import OutBatch, OutputTopics, outgoing, split_refused
+from worker.sender import Sender
 
 __all__ = ["AtLeastOnceDelivery", "Compression", "Delivery", "DeliveryConfig"]
 
@@ -44,15 +46,17 @@ _log = logging.getLogger(__name__)
 
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 Commit = Callable[[dict[TopicPartition, int]], Awaitable[None]]
-Settled = Callable[[Lane, int], None]
+Settled = Callable[[Run], None]
 
 # Small enough that a partition's share of a flush goes in a few requests, large enough to compress.
 _BATCH_BYTES = 512 * 1024
 # One flush with the broker while the next is built: more only adds to what a failure repeats.
 _MAX_FLUSHES = 2
 _RETRY_S = 0.5
-_STOP_PRODUCER_S = 5.0
+# Below the time that a revocation may take.
+_COMMIT_TIMEOUT_S = 3.0
 _FATAL = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,15 +88,15 @@ class Delivery(Protocol):
     """Takes runs of open lanes; what it has settled is with the broker, offsets included."""
 
     async def start(self, commit: Commit, settled: Settled) -> None:
-        """Begin. ``settled`` is told of events that need no further care."""
+        """Begin. ``settled`` is told of runs that need no further care."""
         ...
 
     async def open_lane(self, lane: Lane) -> None:
-        """Make ready for a lane, before its committed offset is read."""
+        """Make ready for a lane, before its committed offset is read. May be called again."""
         ...
 
     async def close_lanes(self, lanes: Collection[Lane]) -> None:
-        """End lanes that are closed already: commit what is with the broker, drop the rest."""
+        """End closed lanes, even half open ones: commit what is with the broker, drop the rest."""
         ...
 
     async def submit(self, runs: list[Run]) -> None:
@@ -103,8 +107,16 @@ class Delivery(Protocol):
         """Wait for ever, or raise what delivery cannot recover from."""
         ...
 
+    async def flush(self) -> None:
+        """Wait until what was submitted is with the broker, or delivery has failed."""
+        ...
+
     async def stop(self) -> None:
-        """Send and commit what was submitted, and end."""
+        """Commit what is with the broker, and end; also when it has failed or hangs."""
+        ...
+
+    def not_ready(self) -> list[str]:
+        """Why nothing is delivered at present; empty when it is."""
         ...
 
 
@@ -129,28 +141,37 @@ class AtLeastOnceDelivery:
         self._kafka = kafka
         self._topics = topics
         self._metrics = metrics
-        self._producer: AIOKafkaProducer | None = None
+        self._sender: Sender | None = None
         self._commit: Commit | None = None
         self._settled: Settled | None = None
         self._pending: list[Run] = []
         self._flushes: list[_Flush] = []
         self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
-        self._order: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._lanes: set[Lane] = set()
         self._commit_lock = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
+        self._notifying: set[asyncio.Task[None]] = set()
+        self._is_recovering = False
         self.last_error: str | None = None
 
     async def start(self, commit: Commit, settled: Settled) -> None:
         """As ``Delivery.start``."""
         self._commit = commit
         self._settled = settled
-        self._producer = await self._new_producer()
+        self._sender = await self._new_sender()
         self._tasks = [
             asyncio.create_task(self._send_all(), name="delivery: send"),
             asyncio.create_task(self._commit_all(), name="delivery: commit"),
         ]
+        for task in self._tasks:
+            task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, _: asyncio.Task[None]) -> None:
+        # Whoever waits for flushes must learn that none will end any more.
+        notifying = asyncio.create_task(self._notify())
+        self._notifying.add(notifying)
+        notifying.add_done_callback(self._notifying.discard)
 
     async def open_lane(self, lane: Lane) -> None:
         """As ``Delivery.open_lane``: the shared producer needs nothing."""
@@ -162,7 +183,10 @@ class AtLeastOnceDelivery:
         try:
             async with self._changed:
                 await self._changed.wait_for(
-                    lambda: not any(run.lane in closing for f in self._flushes for run in f.runs)
+                    lambda: (
+                        self._is_broken()
+                        or not any(run.lane in closing for f in self._flushes for run in f.runs)
+                    )
                 )
             await self._commit_delivered(closing)
         finally:
@@ -178,19 +202,27 @@ class AtLeastOnceDelivery:
         """As ``Delivery.failed``."""
         await asyncio.gather(*self._tasks)
 
-    async def stop(self) -> None:
-        """As ``Delivery.stop``."""
-        if self._producer is None:
-            return
+    async def flush(self) -> None:
+        """As ``Delivery.flush``."""
         async with self._changed:
             await self._changed.wait_for(
                 lambda: (not self._pending and not self._flushes) or self._is_broken()
             )
+
+    async def stop(self) -> None:
+        """As ``Delivery.stop``."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._commit_delivered(self._lanes)
-        await self._end_producer()
+        if self._sender is not None:
+            await self._sender.end()
+
+    def not_ready(self) -> list[str]:
+        """As ``Delivery.not_ready``."""
+        if self._is_recovering:
+            return [f"outputs cannot be delivered, trying again: {self.last_error}"]
+        return []
 
     def _is_broken(self) -> bool:
         return any(task.done() for task in self._tasks)
@@ -233,32 +265,16 @@ class AtLeastOnceDelivery:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
             wake.cancel()
-        errors = [error for task in done & sends if (error := task.exception())]
-        remaining = sends - done
+        ended = done & sends
+        errors = [error for task in ended if not task.cancelled() and (error := task.exception())]
         if not errors:
-            return remaining
-        if remaining:
-            await asyncio.wait(remaining)
-        for task in remaining:
-            task.exception()  # the first error decides; marking the others as seen
-        await self._recover(errors[0])
+            return sends - ended
+        await self._recover(errors[0], sends - ended)
         return set()
 
     async def _send(self, flush: _Flush) -> None:
-        await asyncio.gather(
-            *(self._send_batch(batch) for batch in flush.batches if not batch.is_sent)
-        )
-
-    async def _send_batch(self, batch: OutBatch) -> None:
-        producer = self._producer
-        assert producer is not None
-        async with self._order[batch.topic, batch.partition]:
-            acknowledgements = [
-                await producer.send_batch(builder, batch.topic, partition=batch.partition)
-                for builder in batch.builders(producer)
-            ]
-            await asyncio.gather(*acknowledgements)
-        batch.is_sent = True
+        assert self._sender is not None
+        await self._sender.send(flush.batches)
 
     def _settle(self) -> None:
         """Take what is wholly sent off the books, in the order of submission."""
@@ -267,7 +283,7 @@ class AtLeastOnceDelivery:
             for run in flush.runs:
                 run.lane.delivered = run.next_offset
                 assert self._settled is not None
-                self._settled(run.lane, len(run.outcomes))
+                self._settled(run)
             self._count(flush)
 
     async def _notify(self) -> None:
@@ -288,46 +304,48 @@ class AtLeastOnceDelivery:
         oldest = min(outcome.record.timestamp for outcome in outcomes)
         metrics.event_delay_seconds.set(max(0.0, time.time() - oldest / 1000))
 
-    async def _recover(self, error: BaseException) -> None:
+    async def _recover(self, error: BaseException, others: set[asyncio.Task[None]]) -> None:
         """Replace the producer and send what was not acknowledged, until it is or is not ours."""
+        self._is_recovering = True
         while True:
             if isinstance(error, _FATAL) or not isinstance(error, KafkaError):
                 raise BrokerError(f"outputs cannot be delivered: {error}") from error
             self.last_error = f"{type(error).__name__}: {error}"
             _log.warning("delivery failed (%s), sending again with a new producer", self.last_error)
             self._metrics.redeliveries.inc()
-            await self._end_producer()
+            if self._sender is not None:
+                sender, self._sender = self._sender, None
+                await sender.end()
+            await asyncio.gather(*others, return_exceptions=True)
             self._drop_closed()
             await self._notify()
             try:
-                self._producer = await self._new_producer()
+                self._sender = await self._new_sender()
                 for flush in self._flushes:
-                    await self._send_parts(flush)
+                    await self._send_parts(flush, self._sender)
+            except _TOO_LARGE as again:
+                error = again  # split by now: there is nothing to wait for
             except KafkaError as again:
                 error = again
                 await asyncio.sleep(_RETRY_S)
             else:
+                self._is_recovering = False
                 return
 
-    async def _send_parts(self, flush: _Flush) -> None:
-        """Send a flush batch by batch; what is refused for its size is split and tried again."""
-        position = 0
-        while position < len(flush.batches):
-            batch = flush.batches[position]
-            if not batch.is_sent:
-                try:
-                    await self._send_batch(batch)
-                except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
-                    flush.batches[position : position + 1] = split_refused(batch, self._topics)
-                    _log.warning(
-                        "%s[%d] refused a batch of %d messages for its size: split",
-                        batch.topic,
-                        batch.partition,
-                        len(batch.messages),
-                    )
-                    # The refused batch has used up sequence numbers: this producer is done for.
-                    raise error from None
-            position += 1
+    async def _send_parts(self, flush: _Flush, sender: Sender) -> None:
+        """Send a flush batch by batch; what is refused for its size is split for the next try."""
+        for position, batch in enumerate(flush.batches):
+            try:
+                await sender.send([batch])
+            except _TOO_LARGE:
+                flush.batches[position : position + 1] = split_refused(batch, self._topics)
+                _log.warning(
+                    "%s[%d] refused a batch of %d messages for its size: split",
+                    batch.topic,
+                    batch.partition,
+                    len(batch.messages),
+                )
+                raise
 
     def _drop_closed(self) -> None:
         """Forget what belongs to closed lanes: their next owners send it."""
@@ -361,12 +379,17 @@ class AtLeastOnceDelivery:
                 return
             assert self._commit is not None
             try:
-                await self._commit({lane.partition: offset for lane, offset in due.items()})
+                # aiokafka tries for ever, and with the generation of the moment: a commit from
+                # before a rebalance must not go through after it.
+                async with asyncio.timeout(_COMMIT_TIMEOUT_S):
+                    await self._commit({lane.partition: offset for lane, offset in due.items()})
+            except (TopicAuthorizationFailedError, GroupAuthorizationFailedError) as error:
+                raise BrokerError(f"offsets cannot be committed: {error}") from error
             except (CommitFailedError, IllegalStateError) as error:
                 # A rebalance came between: the next owner starts from the last commit.
                 self._metrics.commits.labels("rebalanced").inc()
                 _log.info("offsets not committed, the group is rebalancing: %s", error)
-            except KafkaError as error:
+            except (TimeoutError, KafkaError) as error:
                 self._metrics.commits.labels("failed").inc()
                 self.last_error = f"{type(error).__name__}: {error}"
                 _log.warning("offsets not committed (%s), next try soon", self.last_error)
@@ -375,7 +398,7 @@ class AtLeastOnceDelivery:
                 for lane, offset in due.items():
                     lane.committed = offset
 
-    async def _new_producer(self) -> AIOKafkaProducer:
+    async def _new_sender(self) -> Sender:
         config = self._config
         options: dict[str, Any] = {
             "client_id": "sortiment-worker",
@@ -385,23 +408,7 @@ class AtLeastOnceDelivery:
             "max_request_size": config.max_event_bytes + DEAD_LETTER_HEADROOM_BYTES,
             "request_timeout_ms": config.request_timeout_ms,
         }
-        producer = AIOKafkaProducer(**self._kafka.client_kwargs(), **options)
-        try:
-            await producer.start()
-        except BaseException:
-            await producer.stop()
-            raise
-        return producer
-
-    async def _end_producer(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is None:
-            return
-        try:
-            async with asyncio.timeout(_STOP_PRODUCER_S):
-                await producer.stop()
-        except (TimeoutError, KafkaError) as error:
-            _log.debug("the old producer did not end cleanly: %s", error)
+        return await Sender.start(self._kafka.client_kwargs() | options)
 
 
 def _of_runs(batch: OutBatch, runs: list[Run]) -> list[Any]:

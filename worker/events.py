@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEAD_LETTER_HEADROOM_BYTES",
+    "MAX_KEY_BYTES",
     "Window",
     "cut_dead_letter",
     "dead_letter",
@@ -32,6 +33,8 @@ __all__ = [
 
 # What the dead-letter topic takes beyond the input's largest event, for headers and framing.
 DEAD_LETTER_HEADROOM_BYTES = 64 * 1024
+# Outputs keep the key: one of a megabyte would make outputs that their topics refuse.
+MAX_KEY_BYTES = 4_096
 _MAX_DETAIL_BYTES = 1024
 
 

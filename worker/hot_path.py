@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,7 @@ from mode import Service
 
 from worker.batching import BatchingConfig
 from worker.delivery import Delivery
+from worker.errors import ModelError
 from worker.events import Window, dead_letter
 from worker.inference import Batch, ModelThread
 from worker.intake import Intake
@@ -41,6 +42,11 @@ T = TypeVar("T")
 # event loop; both are finished in a drain.
 _MAX_SUBMITTED = 2
 _LAG_INTERVAL_S = 1.0
+# So many products that fail alone, one after the other, are no sellers' fault: the worker ends
+# rather than bury a stream.
+_MAX_FAILED_IN_A_ROW = 50
+# Of the time for a drain, what the batches in hand may take; the rest is for commit and leaving.
+_FINISH_SHARE = 0.7
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +92,8 @@ class HotPath(Service):
         self._has_serving = asyncio.Event()
         self._serving: Serving | None = None
         self._draining = False
+        self._failed_in_a_row = 0
+        self._running: asyncio.Task[None] | None = None
         self._stage_tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -111,11 +119,11 @@ class HotPath(Service):
             reasons.append("partitions are not assigned and open yet")
         if self._draining:
             reasons.append("the worker is draining")
-        return reasons
+        return reasons + self._delivery.not_ready()
 
     def status(self) -> dict[str, Any]:
         """What an operator asks first."""
-        lags = self._intake.lag()
+        lags = self._intake.lags
         return {
             "assigned": [
                 {
@@ -139,62 +147,71 @@ class HotPath(Service):
 
     async def on_start(self) -> None:
         """Start delivery and join the group once a release is active."""
-        self.add_future(self._run())
+        self._running = asyncio.create_task(self._run(), name="hot path")
 
     async def _run(self) -> None:
-        await self._has_serving.wait()
-        await self._delivery.start(self._commit, self._intake.settled)
-        await self._intake.start()
-        stages = {
-            "preparing": self._prepare_windows,
-            "model": self._submit_batches,
-            "emission": self._emit_scored,
-            "delivery": self._delivery.failed,
-            "lag": self._observe_lag,
-        }
-        self._stage_tasks = [
-            asyncio.create_task(stage(), name=f"hot path: {name}") for name, stage in stages.items()
-        ]
-        done, _ = await asyncio.wait(self._stage_tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                _log.error("%s failed", task.get_name())
-                await self.crash(error)
+        try:
+            await self._has_serving.wait()
+            await self._delivery.start(self._commit, self._intake.settled)
+            await self._intake.start()
+            stages = {
+                "preparing": self._prepare_windows,
+                "model": self._submit_batches,
+                "emission": self._emit_scored,
+                "delivery": self._delivery.failed,
+                "membership": self._intake.stay_member,
+                "lag": self._observe_lag,
+            }
+            self._stage_tasks = [
+                asyncio.create_task(stage(), name=f"hot path: {name}")
+                for name, stage in stages.items()
+            ]
+            await asyncio.gather(*self._stage_tasks)
+        except Exception as error:  # noqa: BLE001  whatever it is, the worker ends by it
+            await self.crash(error)
 
     async def on_stop(self) -> None:
-        """Drain: the batch in hand, its delivery, the commit, leaving the group."""
+        """Drain: the batches in hand, their delivery, the commit, leaving the group."""
         self._draining = True
-        try:
-            await asyncio.wait_for(self._drain(), self._config.drain_timeout_s)
-        except TimeoutError:
-            _log.warning(
-                "not drained within %g s: what is not committed comes again",
-                self._config.drain_timeout_s,
-            )
-        finally:
-            self._model.close()
-            self._preparing.shutdown(wait=False, cancel_futures=True)
-            self._assembling.shutdown(wait=False, cancel_futures=True)
+        self._intake.close()
+        budget_s = self._config.drain_timeout_s
+        await self._within(_FINISH_SHARE * budget_s, self._finish_batches, "finish and send")
+        for task in (self._running, *self._stage_tasks):
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*self._stage_tasks, return_exceptions=True)
+        self._model.close()
+        self._preparing.shutdown(wait=False, cancel_futures=True)
+        self._assembling.shutdown(wait=False, cancel_futures=True)
+        # Whatever happened before: what is out is committed, and the partitions are given up.
+        remaining_s = (1 - _FINISH_SHARE) * budget_s / 2
+        await self._within(remaining_s, self._delivery.stop, "commit")
+        await self._within(remaining_s, self._intake.stop, "leave the group")
 
-    async def _drain(self) -> None:
+    async def _within(self, seconds: float, step: Callable[[], Awaitable[None]], what: str) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await step()
+        except TimeoutError:
+            _log.warning("drain: could not %s within %.1f s", what, seconds)
+        except Exception:  # noqa: BLE001  the next steps of the drain must be tried all the same
+            _log.exception("drain: could not %s", what)
+
+    async def _finish_batches(self) -> None:
+        """Take nothing new; see what the model thread has through to the broker."""
         if not self._stage_tasks:
-            await self._delivery.stop()
-            await self._intake.stop()
             return
-        preparing, model, emission, *others = self._stage_tasks
+        preparing, model, emission, *_ = self._stage_tasks
         for task in (preparing, model):
             task.cancel()
         await asyncio.gather(preparing, model, return_exceptions=True)
         if not emission.done():
             finished = asyncio.create_task(self._submitted.join())
-            await asyncio.wait({finished, emission}, return_when=asyncio.FIRST_COMPLETED)
-            finished.cancel()
-        emission.cancel()
-        await self._delivery.stop()
-        for task in others:
-            task.cancel()
-        await asyncio.gather(emission, *others, return_exceptions=True)
-        await self._intake.stop()
+            try:
+                await asyncio.wait({finished, emission}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                finished.cancel()
+        await self._delivery.flush()
 
     async def _commit(self, offsets: dict[TopicPartition, int]) -> None:
         await self._intake.consumer.commit(
@@ -222,6 +239,9 @@ class HotPath(Service):
             await self._submissions.acquire()
             batch = await self._batches.get()
             self._batch_taken.set()
+            if not any(lane.is_open for lane in batch.lanes):
+                self._submissions.release()  # other workers own all of its products by now
+                continue
             # No await between the two: a batch that was submitted is always emitted.
             self._submitted.put_nowait((batch, self._model.submit(batch)))
 
@@ -237,13 +257,23 @@ class HotPath(Service):
                 # The model goes on with the next while this one is put into words.
                 self._submissions.release()
                 self._metrics.batches.labels("done").inc()
+                self._failed_in_a_row = 0
                 await self._emit(batch, scored)
             self._submitted.task_done()
 
     async def _emit_parts(self, batch: Batch, error: Exception) -> None:
         outcome = "out_of_memory" if is_out_of_memory(error) else "failed"
         self._metrics.batches.labels(outcome).inc()
-        async for part, result in cut_to_poison(batch, self._model.submit, error):
+        parts = [part async for part in cut_to_poison(batch, self._model.submit, error)]
+        for _, result in parts:
+            failed = isinstance(result, Exception)
+            self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
+            if self._failed_in_a_row >= _MAX_FAILED_IN_A_ROW:
+                raise ModelError(
+                    f"{self._failed_in_a_row} products in a row failed, each alone: the fault is "
+                    f"not theirs; none of the last batch was dead-lettered; last: {result!r}"
+                )
+        for part, result in parts:
             if isinstance(result, Exception):
                 detail = f"{type(result).__name__}: {result}"
                 letter = dead_letter(
@@ -295,7 +325,8 @@ class HotPath(Service):
 
     async def _observe_lag(self) -> None:
         while True:
-            for partition, lag in self._intake.lag().items():
+            self._metrics.lag.clear()  # of partitions that have gone
+            for partition, lag in (await self._intake.measure_lag()).items():
                 self._metrics.lag.labels(partition.topic, partition.partition).set(lag)
             self._metrics.in_flight.set(self._intake.in_flight)
             self._metrics.ready.set(not self.not_ready())

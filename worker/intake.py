@@ -15,18 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import (
-    GroupAuthorizationFailedError,
-    IllegalStateError,
-    KafkaError,
-    TopicAuthorizationFailedError,
-)
+from aiokafka.errors import IllegalStateError, KafkaError
 
 from worker.delivery import Delivery
 from worker.errors import BrokerError
 from worker.events import Window
 from worker.kafka import KafkaConfig
-from worker.lanes import Lane
+from worker.lanes import Lane, Run, event_bytes
 from worker.metrics import Metrics
 
 __all__ = ["Intake", "IntakeConfig"]
@@ -50,6 +45,7 @@ class IntakeConfig:
         max_wait_ms: how long the first event of a window waits for more.
         max_poll_records: largest window.
         max_in_flight_products: events taken and not yet settled; polling waits beyond it.
+        max_in_flight_bytes: the same for the size of their keys and values.
         max_event_bytes: largest event of the input topic.
         detect_loss: a gap in the offsets is an error: for the embedded broker, which drops the
             oldest events of a full partition silently and writes no transactions.
@@ -64,16 +60,16 @@ class IntakeConfig:
     max_wait_ms: int = 20
     max_poll_records: int = 2_000
     max_in_flight_products: int = 8_192
+    max_in_flight_bytes: int = 256 * 1024 * 1024
     max_event_bytes: int = 1_048_576
     detect_loss: bool = False
 
     def __post_init__(self) -> None:
         if self.max_poll_records < 1:
             raise ValueError(f"max_poll_records must be at least 1, got {self.max_poll_records}")
-        if self.max_in_flight_products < 1:
-            raise ValueError(
-                f"max_in_flight_products must be at least 1, got {self.max_in_flight_products}"
-            )
+        for name in ("max_in_flight_products", "max_in_flight_bytes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.max_wait_ms < 0:
             raise ValueError(f"max_wait_ms must not be negative, got {self.max_wait_ms}")
 
@@ -90,12 +86,18 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         self._kafka = kafka
         self._consumer: AIOKafkaConsumer | None = None
         self._lanes: dict[TopicPartition, Lane] = {}
-        self._opening: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._opening: dict[TopicPartition, tuple[Lane, asyncio.Task[None]]] = {}
         self._next_offset: dict[TopicPartition, int] = {}
         self._epoch = 0
+        self._is_member = False
+        self._is_stopping = False
         self._in_flight = 0
+        self._in_flight_bytes = 0
+        self._is_polling = False
+        self._polled_s = 0.0
         self._room = asyncio.Event()
         self._failure: BaseException | None = None
+        self.lags: dict[TopicPartition, int] = {}
 
     @property
     def consumer(self) -> AIOKafkaConsumer:
@@ -111,8 +113,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
     @property
     def is_assigned(self) -> bool:
         """Whether every assigned partition is open. A spare member without partitions is too."""
-        consumer = self._consumer
-        return consumer is not None and self._epoch > 0 and not self._opening
+        return self._is_member and not self._opening
 
     @property
     def in_flight(self) -> int:
@@ -141,28 +142,28 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer = consumer
         await consumer.start()
 
+    def close(self) -> None:
+        """Open no more lanes: the end is near."""
+        self._is_stopping = True
+
     async def stop(self) -> None:
         """Leave the group."""
-        opening = list(self._opening.values())
-        for task in opening:
-            task.cancel()
-        await asyncio.gather(*opening, return_exceptions=True)
-        self._opening.clear()
+        self.close()
+        await self._cancel_opening(list(self._opening))
         if self._consumer is not None:
             await self._consumer.stop()
 
     async def next_window(self) -> Window:
         """The next events, as many as come within ``max_wait_ms``; waits while there is no room."""
         while True:
-            if self._failure is not None:
-                raise self._failure
+            self._check_alive()
             await self._wait_for_room()
             window = Window([], [], [], time.monotonic())
             await self._poll_into(window, timeout_ms=1_000)
             if not window.records:
                 continue
             deadline_s = window.polled_s + self._config.max_wait_ms / 1000
-            while len(window) < self._config.max_poll_records:
+            while len(window) < self._config.max_poll_records and self._has_room:
                 remaining_ms = int((deadline_s - time.monotonic()) * 1000)
                 if remaining_ms <= 0 or not await self._poll_into(window, remaining_ms):
                     break
@@ -171,10 +172,23 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             self._metrics.stage_seconds.labels("wait").observe(time.monotonic() - window.polled_s)
             return window
 
+    def _check_alive(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        # aiokafka never looks at it: with its fetcher dead, polls would find nothing for ever.
+        died = self.consumer._fetcher.error_future  # noqa: SLF001
+        if died.done():
+            raise BrokerError(f"fetching has ended: {died.exception()!r}") from died.exception()
+
     async def _poll_into(self, window: Window, timeout_ms: int) -> int:
-        polled = await self.consumer.getmany(
-            timeout_ms=timeout_ms, max_records=self._config.max_poll_records - len(window)
-        )
+        self._is_polling = True
+        try:
+            polled = await self.consumer.getmany(
+                timeout_ms=timeout_ms, max_records=self._config.max_poll_records - len(window)
+            )
+        finally:
+            self._is_polling = False
+            self._polled_s = time.monotonic()
         if not window.records:
             window.polled_s = time.monotonic()
         taken = 0
@@ -191,11 +205,14 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             window.lanes.extend([lane] * len(records))
             window.slots.extend(range(first, first + len(records)))
             taken += len(records)
+            num_bytes = sum(map(event_bytes, records))
+            lane.in_hand_bytes += num_bytes
+            self._in_flight_bytes += num_bytes
         self._in_flight += taken
         return taken
 
     def _check_gap(self, partition: TopicPartition, records: list[Any]) -> None:
-        expected = self._next_offset.get(partition, records[0].offset)
+        expected = self._next_offset[partition]
         if records[0].offset != expected:
             raise BrokerError(
                 f"{partition.topic}[{partition.partition}]: offsets {expected} to "
@@ -205,71 +222,97 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             )
         self._next_offset[partition] = records[-1].offset + 1
 
-    async def _wait_for_room(self) -> None:
+    @property
+    def _has_room(self) -> bool:
         config = self._config
-        while self._in_flight >= config.max_in_flight_products:
+        return (
+            self._in_flight < config.max_in_flight_products
+            and self._in_flight_bytes < config.max_in_flight_bytes
+        )
+
+    async def _wait_for_room(self) -> None:
+        while not self._has_room:
             self._room.clear()
-            try:
-                # Not wait_for: in Python 3.11 it swallows a cancellation that meets the event.
-                async with asyncio.timeout(config.max_poll_interval_ms / 3000):
-                    await self._room.wait()
-            except TimeoutError:
-                await self._stay_alive()
+            await self._room.wait()
 
-    async def _stay_alive(self) -> None:
-        """Tell the group that a slow batch is no dead worker: a poll of nothing."""
-        partitions = self.consumer.assignment()
-        self.consumer.pause(*partitions)
-        await self.consumer.getmany(timeout_ms=0)
-        self.consumer.resume(*(partition for partition in partitions if partition in self._lanes))
+    async def stay_member(self) -> None:
+        """Tell the group, while a window is long in work, that its worker is not dead.
 
-    def settled(self, lane: Lane, num_events: int) -> None:
-        """Events of an open lane are with the broker: there is room for as many."""
+        Runs for ever beside the polls: a poll of nothing wherever the last one lies too far back.
+        """
+        interval_s = self._config.max_poll_interval_ms / 3000
+        while True:
+            await asyncio.sleep(interval_s)
+            if self._is_polling or time.monotonic() - self._polled_s < interval_s:
+                continue
+            partitions = self.consumer.assignment()
+            self.consumer.pause(*partitions)
+            await self.consumer.getmany(timeout_ms=0)
+            held = self.consumer.assignment()
+            self.consumer.resume(*(each for each in held if each in self._lanes))
+
+    def settled(self, run: Run) -> None:
+        """A run is with the broker: there is room for as many events."""
+        lane = run.lane
         if lane.is_open:
+            num_events, num_bytes = len(run.outcomes), run.num_bytes
             lane.in_hand -= num_events
+            lane.in_hand_bytes -= num_bytes
             self._in_flight -= num_events
+            self._in_flight_bytes -= num_bytes
             self._room.set()
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Close the lanes; whatever of them is not with the broker goes to the next owner."""
-        for partition in revoked:
-            opening = self._opening.pop(partition, None)
-            if opening is not None:
-                opening.cancel()
-        lanes = [self._lanes.pop(each) for each in revoked if each in self._lanes]
-        if not lanes:
-            return
-        self.close_lanes(lanes)
+        self._is_member = False
         try:
-            await asyncio.wait_for(self._delivery.close_lanes(lanes), _REVOKE_TIMEOUT_S)
+            lanes = await self._cancel_opening(revoked)
+            lanes += [self._lanes.pop(each) for each in revoked if each in self._lanes]
+            self.close_lanes(lanes)
+            async with asyncio.timeout(_REVOKE_TIMEOUT_S):
+                await self._delivery.close_lanes(lanes)
         except TimeoutError:
             _log.warning(
                 "revocation of %d partitions: offsets not committed within %g s, their last "
                 "results will come twice",
-                len(lanes),
+                len(revoked),
                 _REVOKE_TIMEOUT_S,
             )
+        except Exception as error:
+            self._failure = error  # aiokafka only logs what a callback raises
+            raise
+
+    async def _cancel_opening(self, partitions: Collection[TopicPartition]) -> list[Lane]:
+        opening = [self._opening.pop(each) for each in partitions if each in self._opening]
+        for _, task in opening:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in opening), return_exceptions=True)
+        return [lane for lane, _ in opening]
 
     def close_lanes(self, lanes: Collection[Lane]) -> None:
         """Close lanes and give back the room that they took."""
         for lane in lanes:
             self._in_flight -= lane.in_hand
+            self._in_flight_bytes -= lane.in_hand_bytes
             self._metrics.discarded.inc(lane.close())
-            lane.in_hand = 0
+            lane.in_hand = lane.in_hand_bytes = 0
         self._room.set()
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Hold the partitions back and open their lanes in tasks of their own."""
         self._epoch += 1
+        self._is_member = True
         if assigned:
             self.consumer.pause(*assigned)
+        if self._is_stopping:
+            return
         for partition in assigned:
             lane = Lane(partition, self._epoch)
             task = asyncio.create_task(
                 self._open(lane), name=f"open {partition.topic}[{partition.partition}]"
             )
             task.add_done_callback(self._opened)
-            self._opening[partition] = task
+            self._opening[partition] = lane, task
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -282,32 +325,43 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._delivery.open_lane(lane)
                 # Only now: a former owner that still commits must be heard or fenced first.
                 committed = await self.consumer.committed(partition)
-                if committed is None:
-                    await self.consumer.seek_to_beginning(partition)
-                else:
+                if committed is not None:
                     self.consumer.seek(partition, committed)
-                    lane.delivered = lane.committed = committed
+                elif not await self.consumer.seek_to_beginning(partition):
+                    continue  # timed out: without a position nothing can be fetched
+                first = await self.consumer.position(partition)
             except IllegalStateError:
                 return  # revoked meanwhile: another task opens it when it comes back
-            except (TopicAuthorizationFailedError, GroupAuthorizationFailedError) as error:
-                raise BrokerError(f"opening {partition}: {error}") from error
             except KafkaError as error:
+                if not error.retriable:
+                    raise BrokerError(f"opening {partition}: {error}") from error
                 _log.warning("opening %s: %s, trying again", partition, error)
                 await asyncio.sleep(_RETRY_S)
                 continue
-            self._next_offset.pop(partition, None)
-            if committed is not None:
-                self._next_offset[partition] = committed
+            lane.delivered = lane.committed = first
+            # What the embedded broker dropped before its first read is lost as well.
+            self._next_offset[partition] = committed or 0
             self._lanes[partition] = lane
             self._opening.pop(partition, None)
             self.consumer.resume(partition)
             return
 
-    def lag(self) -> dict[TopicPartition, int]:
-        """Events between each open lane's delivered offset and the end of its partition."""
+    async def measure_lag(self) -> dict[TopicPartition, int]:
+        """Events between what each open lane has delivered and the end of its partition."""
         lags = {}
-        for partition, lane in self._lanes.items():
+        for partition, lane in list(self._lanes.items()):
             end = self.consumer.highwater(partition)
-            if end is not None:
-                lags[partition] = max(0, end - (lane.delivered or 0))
+            if end is None or lane.delivered is None or not lane.is_open:
+                continue
+            # What lies at the end may be a transaction's marker: read over, never delivered.
+            reached = lane.delivered if lane.in_hand else await self._position(partition)
+            lags[partition] = max(0, end - max(reached, lane.delivered))
+        self.lags = lags
         return lags
+
+    async def _position(self, partition: TopicPartition) -> int:
+        try:
+            position: int = await self.consumer.position(partition)
+        except IllegalStateError:
+            return 0  # revoked meanwhile
+        return position

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-__all__ = ["DeadLetter", "Lane", "Outcome", "Result", "Run"]
+__all__ = ["DeadLetter", "Lane", "Outcome", "Result", "Run", "event_bytes"]
 
 
 @dataclass(slots=True, eq=False)
@@ -62,12 +62,23 @@ class DeadLetter:
 Outcome: TypeAlias = Result | DeadLetter
 
 
+def event_bytes(record: ConsumerRecord[bytes | None, bytes | None]) -> int:
+    """Size of an event's key and value; -1, aiokafka's size of a null, is small enough."""
+    size: int = record.serialized_key_size + record.serialized_value_size
+    return size
+
+
 @dataclass(slots=True)
 class Run:
     """Outcomes of one lane, contiguous in its offset order: the unit of delivery."""
 
     lane: Lane
     outcomes: list[Outcome]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the input events."""
+        return sum([event_bytes(outcome.record) for outcome in self.outcomes])
 
     @property
     def next_offset(self) -> int:
@@ -86,7 +97,7 @@ class Lane:
         is_open: False from revocation on.
         delivered: offset up to which everything is with the broker; None: nothing yet.
         committed: offset last committed; None: nothing yet.
-        in_hand: events taken and not yet delivered.
+        in_hand, in_hand_bytes: events taken and not yet delivered, and their size.
     """
 
     partition: TopicPartition
@@ -95,6 +106,7 @@ class Lane:
     delivered: int | None = None
     committed: int | None = None
     in_hand: int = 0
+    in_hand_bytes: int = 0
     _first: int = 0  # slot number of _waiting[0]
     _waiting: list[Outcome | None] = field(default_factory=list)
 

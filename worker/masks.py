@@ -256,8 +256,10 @@ class MaskCache:
     def _grow(self, missing: NDArray[np.int64], masks: list[NDArray[np.uint32]]) -> None:
         first = self.num_resident
         ends = self._indptr[-1] + np.cumsum([len(mask) for mask in masks], dtype=np.int64)
-        self._indptr = np.concatenate([self._indptr, ends])
+        indptr = np.concatenate([self._indptr, ends])
         added = torch.from_numpy(np.concatenate(masks).astype(np.int64)).to(self._device)
-        self._indices = torch.cat([self._indices, added])
-        self._table = DeviceMasks(torch.from_numpy(self._indptr).to(self._device), self._indices)
+        indices = torch.cat([self._indices, added])
+        table = DeviceMasks(torch.from_numpy(indptr).to(self._device), indices)
+        # Only now: any line above may run out of memory, and the batch is then tried in halves.
+        self._indptr, self._indices, self._table = indptr, indices, table
         self._row_of[missing] = np.arange(first, first + len(missing))

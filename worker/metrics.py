@@ -39,7 +39,7 @@ class Metrics:
         self.refused_releases = self._counter("refused_releases", "Releases refused")
         self.stage_seconds = Histogram(
             "sortiment_stage_seconds",
-            "Time a window or batch spent in a stage: wait, prepare, queue, model, assemble, send",
+            "Time a window or batch spent in a stage: wait, prepare, model, assemble, send",
             ["stage"],
             registry=self.registry,
             buckets=_STAGE_BUCKETS,

@@ -11,7 +11,7 @@ from models.prepare import Prepared
 from models.product import Product
 from worker.batching import BatchingConfig, plan_batches
 from worker.errors import EventError
-from worker.events import Window, dead_letter, parse_event
+from worker.events import MAX_KEY_BYTES, Window, dead_letter, parse_event
 from worker.inference import Batch
 from worker.lanes import DeadLetter
 from worker.serving import Serving
@@ -40,6 +40,10 @@ def prepare_window(serving: Serving, window: Window, config: BatchingConfig) -> 
     rows: list[int] = []
     products: list[Product] = []
     for row, record in enumerate(window.records):
+        if record.key is not None and len(record.key) > MAX_KEY_BYTES:
+            detail = f"the key has {len(record.key)} bytes, allowed are {MAX_KEY_BYTES}"
+            _bury(preparation, serving, window, row, "key_too_long", detail)
+            continue
         try:
             product = parse_event(record.value)
         except EventError as error:

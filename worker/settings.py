@@ -155,6 +155,9 @@ class Settings(BaseSettings):
     max_in_flight_products: int = Field(
         8_192, ge=1, description="Most products between poll and commit; then polling pauses."
     )
+    max_in_flight_bytes: int = Field(
+        268_435_456, ge=1_048_576, description="The same for the size of the input events."
+    )
     commit_interval_ms: int = Field(
         1_000, ge=10, le=60_000, description="Time between commits of offsets."
     )

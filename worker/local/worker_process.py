@@ -16,7 +16,7 @@ from worker.local.errors import LocalServiceError
 from worker.local.ports import LOOPBACK, ReservedPort
 from worker.settings import PREFIX, variable
 
-__all__ = ["WorkerProcess"]
+__all__ = ["WorkerProcess", "without_settings"]
 
 _READY_DEADLINE_S = 120.0  # a model that is loaded, checked and warmed on a busy machine
 _ANSWER_S = 5.0
@@ -52,7 +52,7 @@ class WorkerProcess:
             name,
             [str(Path(sys.executable).with_name("sortiment-worker")), "run"],
             directory / f"{name}.log",
-            env=_without_settings(environ) | {variable(k): str(v) for k, v in given.items()},
+            env=without_settings(environ) | {variable(k): str(v) for k, v in given.items()},
             cwd=directory,
             grace_s=grace_s,
         )
@@ -149,6 +149,7 @@ class WorkerProcess:
         self.stop()
 
 
-def _without_settings(environ: Mapping[str, str]) -> dict[str, str]:
+def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment that holds no setting of the worker's: it then runs on its defaults."""
     ours = {"KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL"}
     return {k: v for k, v in environ.items() if k not in ours and not k.startswith(PREFIX)}
