@@ -82,6 +82,11 @@ class _Masking(logging.Formatter):
 
 
 class _Text(_Masking):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        # Errors quote sellers' text: a line break in it must not forge a line of the log.
+        record.message = record.message.replace("\r", "\\r").replace("\n", "\\n")
+        return super().formatMessage(record)
+
     def format(self, record: logging.LogRecord) -> str:
         return self._masked(super().format(record))
 

@@ -26,6 +26,7 @@ from worker.errors import BrokerError, ReleaseError
 from worker.kafka import KafkaConfig
 from worker.metrics import Metrics
 from worker.serving import Serving, ServingLoader
+from worker.settings import mask
 
 __all__ = ["ACTIVE_RELEASE_KEY", "Announcement", "ReleaseControl"]
 
@@ -140,8 +141,10 @@ class ReleaseControl(Service):
                 "architecture": active.release.architecture,
                 "taxonomy_version": active.release.taxonomy.version,
             },
-            "pinned": self._pinned,
-            "announced": asdict(announced) if announced else None,
+            "pinned": mask(self._pinned) if self._pinned is not None else None,
+            "announced": asdict(announced) | {"address": mask(announced.address)}
+            if announced
+            else None,
             "note": self._note(),
             "refused": list(self._refusals),
             "masks": self._masks_status(),
@@ -257,7 +260,7 @@ class ReleaseControl(Service):
         self._news.clear()
 
     async def _load_one(self, address: str, manifest_sha256: str | None) -> None:
-        self._waiting_for = f"loading the release at {address}"
+        self._waiting_for = f"loading the release at {mask(address)}"
         _log.info("%s", self._waiting_for)
         try:
             serving = await self._on_thread(lambda: self._loader.load(address, manifest_sha256))
@@ -284,7 +287,9 @@ class ReleaseControl(Service):
         return await asyncio.wrap_future(loaded)
 
     def _refuse(self, what: str, error: Exception) -> None:
-        reason = str(error) or repr(error)
+        # An address may carry credentials, and errors quote addresses.
+        reason = (str(error) or repr(error)).replace(what, mask(what))
+        what = mask(what)
         self._metrics.refused_releases.inc()
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self._refusals.append({"what": what, "reason": reason, "at": now})

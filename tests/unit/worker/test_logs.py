@@ -92,5 +92,5 @@ def test_the_last_warnings_and_errors_are_kept() -> None:
 
     lines = recent.lines()
     assert len(lines) == 20
-    assert lines[0].endswith("number 10")
-    assert lines[-1].endswith("number 29")
+    assert lines[0].endswith(r"number 10\nsecond line")
+    assert lines[-1].endswith(r"number 29\nsecond line")
