@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -11,6 +12,11 @@ from models.taxonomy import Taxonomy
 
 # Key and value of an input event.
 Event: TypeAlias = tuple[bytes | None, bytes | None]
+
+_WORDS = [
+    "red", "blue", "green", "gold", "small", "large", "cotton", "leather", "wood", "steel",
+    "dress", "shoe", "hat", "lamp", "chair", "gift", "soft", "bright", "old", "new", "warm",
+]  # fmt: skip
 
 NUM_SELLERS = 97  # prime: the keys fall on all partitions, each many times
 
@@ -58,6 +64,12 @@ def product(number: int, **fields: Any) -> bytes:
         "description": f"Cotton, <b>size</b> m &amp; l, lot {number}",
     }
     return orjson.dumps(raw | fields)
+
+
+def varied_product(number: int, seed: int = 3) -> bytes:
+    """A product of random words: no two are alike to a model that reads them."""
+    words = random.Random(f"{seed}-{number}").choices(_WORDS, k=3 + number % 12)
+    return product(number, title=" ".join(words[:3]), description=" ".join(words[3:]))
 
 
 def seller_key(number: int) -> bytes:

@@ -10,7 +10,13 @@ from typing import TypeAlias
 
 from aiokafka import AIOKafkaProducer
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+)
 
 from tests.catalog import Event, products
 from worker.local.worker_process import WorkerProcess
@@ -115,15 +121,22 @@ class Group:
         finally:
             consumer.close()
 
-    async def caught_up(self, deadline_s: float = 90.0) -> dict[int, tuple[int, int]]:
+    async def caught_up(
+        self, *workers: WorkerProcess, deadline_s: float = 90.0
+    ) -> dict[int, tuple[int, int]]:
         """Wait until everything there is has been committed; returns the offsets.
 
+        Args:
+            workers: those that must go on meanwhile.
+
         Raises:
-            AssertionError: not within ``deadline_s``; with the offsets.
+            AssertionError: not within ``deadline_s``, with the offsets; or a worker has ended.
         """
         found: dict[int, tuple[int, int]] = {}
 
         def why_not() -> str | None:
+            ended = [worker.child.name for worker in workers if worker.child.poll() is not None]
+            assert not ended, f"{ended} ended by itself"
             found.update(self.offsets())
             behind = {p: pair for p, pair in found.items() if pair[0] != pair[1]}
             return f"committed and end by partition: {behind}" if behind else None
@@ -159,6 +172,15 @@ def metric(worker: WorkerProcess, name: str, **labels: str) -> float:
         if base == f"sortiment_{name}" and wanted <= set(rest.rstrip("}").split(",")):
             return float(value)
     return 0.0
+
+
+def make_topic(
+    bootstrap_servers: str, topic: str, partitions: int, config: Mapping[str, str] | None = None
+) -> None:
+    """A topic of this name, before the worker makes it its own way."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 3})
+    new = NewTopic(topic, partitions, replication_factor=1, config=dict(config or {}))
+    admin.create_topics([new], operation_timeout=_ADMIN_S)[topic].result(_ADMIN_S)
 
 
 def alter_topic(bootstrap_servers: str, topic: str, config: Mapping[str, str]) -> None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
+import pytest
+import torch
 
+from models.loading import load_predictor, make_examples
 from models.taxonomy import Taxonomy
-from tests.catalog import hostile_events, products
+from tests.catalog import Event, hostile_events, products, seller_key, varied_product
 from tests.ledger import Outputs, audit
-from tests.streams import Group, Inputs, metric
+from tests.services import Record, WorkerTopics
+from tests.streams import Group, Inputs, make_topic, metric
+from tests.tiny_flagship import tiny_flagship
+from worker.events import parse_event
+from worker.local.kafka import LocalKafka
 from worker.local.worker_process import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
@@ -37,7 +45,7 @@ async def test_every_product_gets_both_outputs_and_every_bad_event_its_dead_lett
         if reason is not None
     }
 
-    await group.caught_up()
+    await group.caught_up(worker)
 
     outputs = await read_outputs()
     repeats = audit(inputs, outputs, taxonomy, dead=dead, schemas=True)
@@ -49,3 +57,74 @@ async def test_every_product_gets_both_outputs_and_every_bad_event_its_dead_lett
     assert metric(worker, "events_total") == len(inputs)
     worker.terminate()
     assert worker.wait(60) == 0
+
+
+async def test_each_product_gets_the_answer_of_the_model_to_it_and_no_other(
+    worker_process: StartWorker,
+    taxonomy: Taxonomy,
+    inputs: Inputs,
+    group: Group,
+    read_outputs: ReadOutputs,
+    tmp_path: Path,
+) -> None:
+    release = tiny_flagship(tmp_path, taxonomy)
+    # Small batches of unequal products: mixed, sorted by length and put back into order.
+    worker = worker_process(
+        release=release.directory, dtype="float32", max_batch_tokens=200, max_poll_records=150
+    )
+    events: list[Event] = [(seller_key(n), varied_product(n)) for n in range(600)]
+    places = await inputs.send(events)
+    await group.caught_up(worker)
+
+    outputs = await read_outputs()
+    assert not audit(inputs, outputs, taxonomy, release="tiny/1", schemas=True).places
+    predictor = load_predictor(release, torch.device("cpu"), "float32")
+    wanted = make_examples(predictor, [parse_event(value) for _, value in events], taxonomy)
+    categories, attributes = _by_place(outputs.categories), _by_place(outputs.attributes)
+    for place, example in zip(places, wanted, strict=True):
+        top = categories[place]["top"]
+        assert _close([(c["id"], c["score"]) for c in top], example.categories), place
+        labels = [(a["label_id"], a["score"]) for a in attributes[place]["attributes"]]
+        assert _close(labels, example.labels), place
+        is_assigned = example.categories[0][1] >= 0.4
+        assert (categories[place]["status"] == "assigned") is is_assigned
+    reviews = sum(event["status"] == "review" for event in categories.values())
+    assert 0 < reviews < len(events)
+    assert metric(worker, "abstentions_total") == reviews
+    assert metric(worker, "batches_total", outcome="done") > 10
+
+
+async def test_topics_with_other_numbers_of_partitions(
+    worker_process: StartWorker,
+    kafka: LocalKafka,
+    worker_topics: WorkerTopics,
+    noop: Path,
+    taxonomy: Taxonomy,
+    inputs: Inputs,
+    group: Group,
+    read_outputs: ReadOutputs,
+) -> None:
+    make_topic(kafka.bootstrap_servers, worker_topics.input_topic, partitions=3)
+    worker = worker_process(release=noop, partitions=5)
+    await inputs.send(products(1_000))
+    await inputs.send([(b"bad", b"{")], partition=1)
+    (bad,) = [place for place, (key, _) in inputs.events.items() if key == b"bad"]
+
+    await group.caught_up(worker)
+
+    dead = {bad: "invalid_json"}
+    assert not audit(inputs, await read_outputs(), taxonomy, dead=dead, partitions=5).places
+    assert len(worker.status()["hot_path"]["assigned"]) == 3
+
+
+def _by_place(records: list[Record]) -> dict[tuple[int, int], dict[str, Any]]:
+    events = [orjson.loads(record.value) for record in records]
+    return {(event["input"]["partition"], event["input"]["offset"]): event for event in events}
+
+
+def _close(found: Sequence[tuple[str, float]], wanted: Sequence[tuple[str, float]]) -> bool:
+    """The same ids and scores; the last digits depend on what else was in the batch."""
+    scores = dict(wanted)
+    return scores.keys() == dict(found).keys() and all(
+        score == pytest.approx(scores[name], abs=1e-4) for name, score in found
+    )

@@ -9,8 +9,8 @@ import pytest
 
 from models.taxonomy import Taxonomy
 from tests.ledger import Outputs, audit
-from tests.services import Topics, WorkerTopics
-from tests.streams import Feeder, Group, Inputs, metric, until
+from tests.streams import Feeder, Group, Inputs, make_topic, metric, until
+from worker.local.kafka import LocalKafka
 from worker.local.worker_process import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
@@ -33,12 +33,10 @@ SHORT_SESSION = {
 
 
 @pytest.fixture
-def worker_topics(topics: Topics) -> WorkerTopics:
-    """As everywhere, but the input is there before the first worker is."""
-    return WorkerTopics(
-        topics("in", partitions=PARTITIONS, config={"max.message.bytes": "1048576"}),
-        *(topics.name(name) for name in ("categories", "attributes", "dead", "control")),
-    )
+def inputs(kafka: LocalKafka, inputs: Inputs) -> Inputs:
+    """As everywhere, but the topic is there before the first worker is."""
+    make_topic(kafka.bootstrap_servers, inputs.topic, PARTITIONS)
+    return inputs
 
 
 def _behind(worker: WorkerProcess, num_results: int) -> str | None:
@@ -68,8 +66,8 @@ async def test_sigterm_under_load_drains_and_the_next_worker_goes_on(
     stopped_at = group.offsets()
     assert sum(end - committed for committed, end in stopped_at.values()) > 0, "was not under load"
 
-    worker_process(release=noop, **LOADED)
-    await group.caught_up()
+    next_one = worker_process(release=noop, **LOADED)
+    await group.caught_up(next_one)
 
     repeats = audit(inputs, await read_outputs(), taxonomy)
     # All that was sent was committed before the first worker left.
@@ -102,7 +100,7 @@ async def test_a_second_worker_joins_and_leaves_under_load(
         done = int(metric(first, "results_total"))
         await until(lambda: _behind(first, done + 500), 60, "at work on all")
 
-    await group.caught_up()
+    await group.caught_up(first)
 
     repeats = audit(inputs, await read_outputs(), taxonomy)
     # What a worker had sent and could not commit before it lost a partition: at most what it may
@@ -124,8 +122,8 @@ async def test_a_killed_worker_loses_nothing(
         first.kill()
     committed = {partition: offset for partition, (offset, _) in group.offsets().items()}
 
-    worker_process(release=noop, **LOADED, **SHORT_SESSION)
-    await group.caught_up()
+    next_one = worker_process(release=noop, **LOADED, **SHORT_SESSION)
+    await group.caught_up(next_one)
 
     repeats = audit(inputs, await read_outputs(), taxonomy)
     # Only what was sent after the last commit.
