@@ -174,6 +174,12 @@ def metric(worker: WorkerProcess, name: str, **labels: str) -> float:
     return 0.0
 
 
+def lacks_results(worker: WorkerProcess, num: float) -> str | None:
+    """None once a worker has delivered ``num`` results; for ``until``."""
+    done = metric(worker, "results_total")
+    return None if done >= num else f"{done:g} results of {num:g}"
+
+
 def make_topic(
     bootstrap_servers: str, topic: str, partitions: int, config: Mapping[str, str] | None = None
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from models.taxonomy import Taxonomy
 from tests.ledger import Outputs, audit
-from tests.streams import Feeder, Group, Inputs, make_topic, metric, until
+from tests.streams import Feeder, Group, Inputs, lacks_results, make_topic, metric, until
 from worker.local.kafka import LocalKafka
 from worker.local.worker_process import WorkerProcess
 
@@ -39,11 +39,6 @@ def inputs(kafka: LocalKafka, inputs: Inputs) -> Inputs:
     return inputs
 
 
-def _behind(worker: WorkerProcess, num_results: int) -> str | None:
-    done = metric(worker, "results_total")
-    return None if done >= num_results else f"{done:g} results of {num_results}"
-
-
 def _lacks_partitions(worker: WorkerProcess, num: int) -> str | None:
     lanes = worker.status()["hot_path"]["assigned"]
     return None if len(lanes) == num else f"{len(lanes)} partitions open, wanted {num}"
@@ -59,7 +54,7 @@ async def test_sigterm_under_load_drains_and_the_next_worker_goes_on(
 ) -> None:
     first = worker_process(release=noop, **LOADED)
     async with Feeder(inputs):
-        await until(lambda: _behind(first, 2_000), 60, "under load")
+        await until(lambda: lacks_results(first, 2_000), 60, "under load")
         first.terminate()
         # Five seconds more than the drain may take by default, for the rest of the process.
         assert first.wait(30) == 0
@@ -84,7 +79,7 @@ async def test_a_second_worker_joins_and_leaves_under_load(
 ) -> None:
     first = worker_process(release=noop, **LOADED)
     async with Feeder(inputs):
-        await until(lambda: _behind(first, 1_000), 60, "under load")
+        await until(lambda: lacks_results(first, 1_000), 60, "under load")
         second = worker_process(release=noop, **LOADED)
         for worker in (first, second):
             await until(
@@ -92,13 +87,15 @@ async def test_a_second_worker_joins_and_leaves_under_load(
             )
             done = int(metric(worker, "results_total"))
             await until(
-                lambda worker=worker, done=done: _behind(worker, done + 500), 60, "both at work"
+                lambda worker=worker, done=done: lacks_results(worker, done + 500),
+                60,
+                "both at work",
             )
         second.terminate()
         assert second.wait(30) == 0
         await until(lambda: _lacks_partitions(first, PARTITIONS), 60, "all with the first")
         done = int(metric(first, "results_total"))
-        await until(lambda: _behind(first, done + 500), 60, "at work on all")
+        await until(lambda: lacks_results(first, done + 500), 60, "at work on all")
 
     await group.caught_up(first)
 
@@ -118,7 +115,7 @@ async def test_a_killed_worker_loses_nothing(
 ) -> None:
     first = worker_process(release=noop, **LOADED, **SHORT_SESSION)
     async with Feeder(inputs):
-        await until(lambda: _behind(first, 2_000), 60, "under load")
+        await until(lambda: lacks_results(first, 2_000), 60, "under load")
         first.kill()
     committed = {partition: offset for partition, (offset, _) in group.offsets().items()}
 

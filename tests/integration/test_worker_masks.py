@@ -1,0 +1,307 @@
+"""Masks by level, against a real Redis; and a worker that goes on without one."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import orjson
+import pytest
+import redis
+import torch
+
+from models.labels import LabelSpace, unpack_mask
+from models.noop import noop_release
+from models.release import Release
+from models.taxonomy import Taxonomy, compile_mask
+from tests.catalog import Event, product, seller_key
+from tests.hot_path_runs import sample
+from tests.ledger import Outputs, audit
+from tests.streams import Group, Inputs, lacks_results, metric, until
+from worker.local.redis import LocalRedis, start_redis
+from worker.local.worker_process import WorkerProcess
+from worker.masks import MaskCache, MaskCacheConfig, MaskMemory, RedisMasks
+from worker.metrics import Metrics
+
+StartWorker = Callable[..., WorkerProcess]
+ReadOutputs = Callable[[], Awaitable[Outputs]]
+
+NUM_SHELVES = 2_000  # a new one for each look at Redis, which is asked again after 5 s
+LEVELS = ("device", "memory", "redis", "compiled")
+
+
+@pytest.fixture(scope="module")
+def shelves() -> Taxonomy:
+    """Many inner categories: only leaves are fetched before the first product comes."""
+    categories: list[dict[str, object]] = [{"id": "shop", "name": "Shop", "parent": None}]
+    for number in range(NUM_SHELVES):
+        shelf = f"shelf{number}"
+        categories.append({"id": shelf, "name": shelf, "parent": "shop"})
+        categories.append({"id": f"box{number}", "name": f"Box {number}", "parent": shelf})
+    values = [f"v{number}" for number in range(50)]
+    relevant = {
+        f"{kind}{number}": {"A": values[number % 40 : number % 40 + 1 + number % 9]}
+        for kind in ("shelf", "box")
+        for number in range(NUM_SHELVES)
+    }
+    raw = {
+        "name": "shelves",
+        "version": "1",
+        "categories": categories,
+        "attributes": [{"name": "A", "values": values}],
+        "relevant": relevant,
+    }
+    return Taxonomy.from_json(orjson.dumps(raw), source="shelves.json")
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory, shelves: Taxonomy) -> Release:
+    return noop_release(tmp_path_factory.mktemp("shelves") / "noop", shelves)
+
+
+@pytest.fixture
+def own_redis() -> Iterator[LocalRedis]:
+    """A Redis that this test may stop."""
+    with start_redis({}) as running:
+        yield running
+
+
+class Cache:
+    """One worker's cache: a process of its own has its own memory and device."""
+
+    def __init__(
+        self,
+        taxonomy: Taxonomy,
+        config: MaskCacheConfig,
+        memory: MaskMemory | None = None,
+        taxonomy_sha256: str = "5" * 64,
+    ) -> None:
+        self.metrics = Metrics()
+        self.labels = LabelSpace(taxonomy.label_ids())
+        self.taxonomy = taxonomy
+        self.remote = RedisMasks(config, self.metrics) if config.redis_url else None
+        self.memory = memory or MaskMemory(config.max_memory_bytes)
+        self.cache = MaskCache(
+            taxonomy,
+            taxonomy_sha256,
+            self.labels,
+            torch.device("cpu"),
+            self.memory,
+            self.remote,
+            config,
+            self.metrics,
+        )
+
+    def get(self, *category_ids: str) -> None:
+        """Look categories up and compare each mask with the taxonomy's."""
+        ids = list(self.taxonomy.categories)
+        rows = np.array([ids.index(category) for category in category_ids], dtype=np.int64)
+        table, found = self.cache.lookup(rows)
+        for category, row in zip(category_ids, found.tolist(), strict=True):
+            start, end = int(table.indptr[row]), int(table.indptr[row + 1])
+            wanted = compile_mask(self.taxonomy, category, self.labels)
+            assert table.indices[start:end].tolist() == wanted.tolist()
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Lookups by level, in the order of LEVELS."""
+        return tuple(sample(self.metrics, "mask_lookups_total", level=level) for level in LEVELS)
+
+
+@pytest.fixture
+def config(redis_server: LocalRedis, group_id: str) -> MaskCacheConfig:
+    """Keys that no other test has."""
+    return MaskCacheConfig(redis_url=redis_server.url, redis_timeout_ms=5_000, prefix=group_id)
+
+
+@pytest.fixture
+def client(redis_server: LocalRedis) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_server.url) as connected:
+        yield connected
+
+
+def keys(client: redis.Redis, config: MaskCacheConfig) -> list[bytes]:
+    return sorted(client.scan_iter(f"{config.prefix}:*", count=1_000))
+
+
+class TestLevels:
+    def test_each_is_asked_only_for_what_the_one_before_lacks(
+        self, shelves: Taxonomy, config: MaskCacheConfig, client: redis.Redis
+    ) -> None:
+        first = Cache(shelves, config)
+        first.get("shelf1", "shelf2", "box3")
+        assert first.levels == (0, 0, 0, 3)
+        first.get("shelf1", "shelf1", "box4")
+        assert first.levels == (2, 0, 0, 4)
+        another_release = Cache(shelves, config, memory=first.memory)
+        another_release.get("shelf1", "box4")
+        assert another_release.levels == (0, 2, 0, 0)
+
+        second = Cache(shelves, config)
+        second.get("shelf1", "shelf2", "box3", "box5")
+
+        assert second.levels == (0, 0, 3, 1)
+        assert len(keys(client, config)) == 5
+        assert sample(second.metrics, "redis_errors_total") == 0
+
+    def test_entries_are_packed_masks_that_expire(
+        self, shelves: Taxonomy, config: MaskCacheConfig, client: redis.Redis
+    ) -> None:
+        cache = Cache(shelves, config)
+        cache.get("shelf7")
+
+        (key,) = keys(client, config)
+        assert key.endswith(b":shelf7")
+        assert cache.labels.hash.encode() in key
+        packed = client.get(key)
+        assert isinstance(packed, bytes)
+        wanted = compile_mask(shelves, "shelf7", cache.labels)
+        assert unpack_mask(packed, len(cache.labels)).tolist() == wanted.tolist()
+        assert 0 < client.ttl(key) <= config.redis_ttl_s
+
+    def test_another_taxonomy_of_the_same_version_shares_nothing(
+        self, shelves: Taxonomy, config: MaskCacheConfig
+    ) -> None:
+        Cache(shelves, config).get("shelf1")
+        other = Cache(shelves, config, taxonomy_sha256="6" * 64)
+        other.get("shelf1")
+        assert other.levels == (0, 0, 0, 1)
+
+    def test_no_category_is_looked_up_nowhere(
+        self, shelves: Taxonomy, config: MaskCacheConfig
+    ) -> None:
+        cache = Cache(shelves, config)
+        _, found = cache.cache.lookup(np.array([-1, -1], dtype=np.int64))
+        assert found.tolist() == [-1, -1]
+        assert cache.levels == (0, 0, 0, 0)
+
+    def test_memory_forgets_the_oldest_and_redis_has_it_still(
+        self, shelves: Taxonomy, config: MaskCacheConfig
+    ) -> None:
+        small = replace(config, max_memory_bytes=64)
+        first = Cache(shelves, small)
+        first.get(*(f"shelf{number}" for number in range(100)))
+        again = Cache(shelves, small, memory=first.memory)
+        again.get("shelf0")
+        assert again.levels == (0, 0, 1, 0)
+
+    @pytest.mark.parametrize(
+        "spoil",
+        [
+            lambda client, key: client.set(key, b"abc"),
+            lambda client, key: client.set(key, b"\xff\xff\xff\xff"),
+            lambda client, key: client.set(key, b"\x02\0\0\0\x01\0\0\0"),
+            lambda client, key: (client.delete(key), client.rpush(key, "a", "b")),
+            lambda client, key: (client.delete(key), client.hset(key, "a", "b")),
+        ],
+        ids=["odd length", "no such label", "not rising", "a list", "a hash"],
+    )
+    def test_what_is_no_mask_is_compiled_and_written_anew(
+        self,
+        shelves: Taxonomy,
+        config: MaskCacheConfig,
+        client: redis.Redis,
+        spoil: Callable[[redis.Redis, bytes], object],
+    ) -> None:
+        Cache(shelves, config).get("shelf1", "shelf2")
+        spoil(client, keys(client, config)[0])
+
+        second, third = Cache(shelves, config), Cache(shelves, config)
+        second.get("shelf1", "shelf2")
+        third.get("shelf1", "shelf2")
+
+        assert second.levels == (0, 0, 1, 1)
+        assert third.levels == (0, 0, 2, 0)
+        assert sample(second.metrics, "redis_errors_total") == 0
+
+
+class TestAway:
+    def test_one_that_never_answers_is_given_up_after_the_time_out(
+        self, shelves: Taxonomy, config: MaskCacheConfig, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"redis://:hunter2@127.0.0.1:{silent.getsockname()[1]}/0"
+            cache = Cache(shelves, replace(config, redis_url=url, redis_timeout_ms=50))
+            cache.get("shelf1")
+            cache.get("shelf2", "shelf3")
+
+        assert cache.levels == (0, 0, 0, 3)
+        # The read failed; neither its write nor the next lookup waited again.
+        assert sample(cache.metrics, "redis_errors_total") == 1
+        assert cache.remote is not None
+        assert cache.remote.is_away
+        assert "going on from memory and the release" in caplog.text
+        assert "hunter2" not in caplog.text
+
+    def test_it_is_asked_again_after_a_while(
+        self, shelves: Taxonomy, config: MaskCacheConfig, own_redis: LocalRedis
+    ) -> None:
+        own_redis.stop()
+        cache = Cache(shelves, replace(config, redis_url=own_redis.url, redis_retry_s=0.0))
+        cache.get("shelf1")
+        assert cache.remote is not None
+        assert cache.remote.is_away
+
+        own_redis.start()
+        cache.get("shelf2")
+
+        assert not cache.remote.is_away
+        with redis.Redis.from_url(own_redis.url) as connected:
+            assert [key.rpartition(b":")[2] for key in keys(connected, config)] == [b"shelf2"]
+
+
+async def test_a_worker_goes_on_while_redis_comes_and_goes(
+    worker_process: StartWorker,
+    own_redis: LocalRedis,
+    release: Release,
+    inputs: Inputs,
+    group: Group,
+    read_outputs: ReadOutputs,
+) -> None:
+    own_redis.stop()
+    worker = worker_process(
+        release=release.directory,
+        redis_url=own_redis.url,
+        redis_timeout_ms=1_000,  # a busy machine is no outage
+        category_source="claimed",
+    )
+    shelf = iter(range(NUM_SHELVES))
+
+    def claims() -> list[Event]:
+        """Products that claim a category whose mask the worker has not met."""
+        claimed = f"shelf{next(shelf)}"
+        numbers = range(len(inputs), len(inputs) + 50)
+        return [(seller_key(n), product(n, claimed_category=claimed)) for n in numbers]
+
+    async def claim_until(redis_is: str) -> None:
+        # The worker only notices when it asks for a mask that it lacks.
+        while worker.status()["release"]["masks"]["redis"] != redis_is:
+            done = metric(worker, "results_total")
+            await inputs.send(claims())
+            await until(
+                partial(lacks_results, worker, done + 1),
+                60,
+                f"a result, to see Redis {redis_is}",
+            )
+
+    assert worker.status()["release"]["masks"]["redis"] == "away"
+    assert metric(worker, "redis_errors_total") >= 1
+    compiled = metric(worker, "mask_lookups_total", level="compiled")
+    assert compiled == len(release.taxonomy.leaves)
+    own_redis.start()
+    await claim_until("in use")
+    errors = metric(worker, "redis_errors_total")
+    own_redis.stop()
+    await claim_until("away")
+    assert metric(worker, "redis_errors_total") > errors
+    own_redis.start()
+    await claim_until("in use")
+    await group.caught_up(worker)
+
+    assert not audit(inputs, await read_outputs(), release.taxonomy).places
+    with redis.Redis.from_url(own_redis.url) as connected:
+        # Started empty: what is there was written after it came back.
+        assert connected.dbsize() > 0
