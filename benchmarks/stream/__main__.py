@@ -11,11 +11,12 @@ from pathlib import Path
 import click
 import orjson
 
+from benchmarks.contention import code_digest
 from benchmarks.stream.inputs import Topics, load_events
 from benchmarks.stream.report import as_json, table, write_page
-from benchmarks.stream.rows import ROWS, Bench
+from benchmarks.stream.rows import ROWS, Bench, Sample
 from demo.narration import Narrator
-from demo.trained import Training, prepare_data, train
+from demo.trained import ROOT, Training, prepare_data, train
 from models.noop import noop_release
 from models.taxonomy import load_taxonomy
 from worker.local.kafka import start_kafka
@@ -23,6 +24,7 @@ from worker.local.redis import start_redis
 
 # As the demo trains on real data: minutes, not hours, on two cores.
 _TRAIN_LIMIT = 20_000
+_MEASURED = ("kernels", "models", "worker", "benchmarks")
 # Slower rows get a part of the input, so that each runs for some ten seconds.
 _SHARE = {
     "worker_noop": 1,
@@ -39,6 +41,11 @@ _SHARE = {
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Data set; the sample catalog where not given.",
 )
+@click.option(
+    "--release",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="For the model's rows; trained as the demo does where not given.",
+)
 @click.option("--products", default=200_000, show_default=True, help="For the no-op rows.")
 @click.option("--model-products", default=6_000, show_default=True, help="For the model's rows.")
 @click.option("--runs", default=3, show_default=True, help="Of each row, in turn; median shown.")
@@ -49,6 +56,7 @@ _SHARE = {
 )
 def main(
     data: Path | None,
+    release: Path | None,
     products: int,
     model_products: int,
     runs: int,
@@ -65,7 +73,9 @@ def main(
         source = data.resolve() if data is not None else prepare_data(narrator)
         taxonomy = load_taxonomy(source / "taxonomy.json.gz")
         releases = {"noop": noop_release(directory / "noop", taxonomy).directory}
-        if any(row.release == "model" for row in chosen):
+        if release is not None:
+            releases["model"] = release.resolve()
+        elif any(row.release == "model" for row in chosen):
             limit = None if data is None else _TRAIN_LIMIT
             releases["model"] = train(Training(source, limit), directory / "fit.log", narrator)
         totals = {"noop": products, "model": model_products}
@@ -74,43 +84,44 @@ def main(
         events_file = directory / "events.jsonl"
         events_file.write_bytes(b"".join(e.value + b"\n" for e in events[:model_products]))
 
-        narrator.step("Broker, Redis and preloaded input")
+        narrator.step("Broker and Redis")
         with (
             start_kafka(os.environ, say=narrator.say) as kafka,
             start_redis(os.environ) as redis,
         ):
             narrator.say(kafka.description)
             topics = Topics(kafka.bootstrap_servers)
-            inputs = {
-                row.name: topics.fill(f"in-{row.name}", events[: counts[row.name]])
-                for row in chosen
-                if row.name != "offline_model"
-            }
             bench = Bench(
                 kafka.bootstrap_servers,
                 redis.url,
                 topics,
-                inputs,
+                {row.name: events[: counts[row.name]] for row in chosen},
                 releases,
                 events_file,
                 directory,
             )
             narrator.step("Measuring")
-            rates: dict[str, list[float]] = {row.name: [] for row in chosen}
+            samples: dict[str, list[Sample]] = {row.name: [] for row in chosen}
+            code = code_digest(ROOT, _MEASURED)
             for run in range(runs):
                 for row in chosen:
-                    rate = row.measure(bench, row)
-                    rates[row.name].append(rate)
-                    narrator.say(f"run {run + 1}: {row.name} {rate:,.0f} products/s")
-            topics.remove([source.topic for source in inputs.values()])
-    text = table(rates, counts)
+                    sample = row.measure(bench, row)
+                    samples[row.name].append(sample)
+                    narrator.say(
+                        f"run {run + 1}: {row.name} {sample.products_per_s:,.0f} products/s"
+                    )
+                    if code_digest(ROOT, _MEASURED) != code:
+                        raise click.ClickException(
+                            "the code changed while it was measured: the rows are not comparable"
+                        )
+    text = table(samples, counts)
     print(f"\n{text}\n")
     if page:
         shown = shlex.join(["python", "-m", "benchmarks.stream", *sys.argv[1:]])
         name = "the sample catalog" if data is None else data.resolve().name
         print(f"written: {write_page(text, command=shown, broker=kafka.description, data=name)}")
     if json_path is not None:
-        json_path.write_bytes(orjson.dumps(as_json(rates, counts), option=orjson.OPT_INDENT_2))
+        json_path.write_bytes(orjson.dumps(as_json(samples, counts), option=orjson.OPT_INDENT_2))
 
 
 if __name__ == "__main__":

@@ -15,12 +15,14 @@ from pathlib import Path
 from faust.types import Message
 
 import faust
+from worker.components import inference_config
 from worker.errors import EventError
 from worker.events import parse_event
 from worker.lanes import Result
 from worker.masks import MaskCacheConfig
 from worker.metrics import Metrics
-from worker.serving import InferenceConfig, Serving, ServingLoader
+from worker.serving import Serving, ServingLoader
+from worker.settings import load_settings
 
 __all__ = ["Arguments", "categorize", "load_serving", "make_app", "run"]
 
@@ -66,7 +68,8 @@ def make_app(arguments: Arguments) -> faust.App:
 
 def load_serving(release: str) -> Serving:
     """The release as the worker would serve it, masks in memory."""
-    loader = ServingLoader(InferenceConfig(), MaskCacheConfig(redis_url=None), Metrics())
+    config = inference_config(load_settings(env_file=None))
+    loader = ServingLoader(config, MaskCacheConfig(redis_url=None), Metrics())
     return loader.load(release)
 
 

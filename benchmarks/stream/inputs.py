@@ -53,12 +53,42 @@ def _is_product(event: ProductEvent) -> bool:
 
 
 class Input:
-    """A topic of 12 partitions with the given events in it."""
+    """A topic of 12 partitions that is filled in steps."""
 
-    def __init__(self, bootstrap_servers: str, topic: str, count: int) -> None:
+    def __init__(self, bootstrap_servers: str, topic: str) -> None:
         self.topic = topic
-        self.count = count
+        self.count = 0
         self._bootstrap_servers = bootstrap_servers
+
+    def fill(self, events: Sequence[ProductEvent]) -> None:
+        """Add events, spread by key as every producer would.
+
+        Raises:
+            RuntimeError: the broker refused one.
+        """
+        refused: list[KafkaError] = []
+
+        def on_delivery(error: KafkaError | None, _: Message) -> None:
+            if error is not None:
+                refused.append(error)
+
+        producer = Producer(
+            {
+                "bootstrap.servers": self._bootstrap_servers,
+                "partitioner": "murmur2_random",
+                "compression.type": "lz4",
+                "linger.ms": 20,
+                "queue.buffering.max.messages": 1_000_000,
+            }
+            | _QUIET
+        )
+        for key, value in events:
+            producer.produce(self.topic, value, key, on_delivery=on_delivery)
+            producer.poll(0)
+        producer.flush()
+        if refused:
+            raise RuntimeError(f"the broker refused {len(refused)} events, first: {refused[0]}")
+        self.count += len(events)
 
     def committed(self, consumer: Consumer) -> int:
         """How many of the events the consumer's group has committed."""
@@ -84,36 +114,10 @@ class Topics:
         self._bootstrap_servers = bootstrap_servers
         self._admin = AdminClient(_QUIET | {"bootstrap.servers": bootstrap_servers})
 
-    def fill(self, name: str, events: Sequence[ProductEvent]) -> Input:
-        """A new topic with the events in it, spread by key as every producer would.
-
-        Raises:
-            RuntimeError: the broker refused one.
-        """
+    def input(self, name: str) -> Input:
+        """A new, empty input topic."""
         (topic,) = self.make([name])
-        refused: list[KafkaError] = []
-
-        def on_delivery(error: KafkaError | None, _: Message) -> None:
-            if error is not None:
-                refused.append(error)
-
-        producer = Producer(
-            {
-                "bootstrap.servers": self._bootstrap_servers,
-                "partitioner": "murmur2_random",
-                "compression.type": "lz4",
-                "linger.ms": 20,
-                "queue.buffering.max.messages": 1_000_000,
-            }
-            | _QUIET
-        )
-        for key, value in events:
-            producer.produce(topic, value, key, on_delivery=on_delivery)
-            producer.poll(0)
-        producer.flush()
-        if refused:
-            raise RuntimeError(f"the broker refused {len(refused)} events, first: {refused[0]}")
-        return Input(self._bootstrap_servers, topic, len(events))
+        return Input(self._bootstrap_servers, topic)
 
     def make(self, names: Iterable[str]) -> list[str]:
         """New topics of 12 partitions; their unique names."""

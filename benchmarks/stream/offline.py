@@ -20,7 +20,7 @@ from models.release import read_release
 from worker.batching import plan_batches
 from worker.components import batching_config, inference_config
 from worker.events import parse_event
-from worker.settings import Settings
+from worker.settings import load_settings
 
 __all__ = ["measure"]
 
@@ -33,7 +33,7 @@ def measure(release_directory: Path, products: list[Product]) -> float:
     Raises:
         ReleaseError, ModelError: the release cannot be run.
     """
-    settings = Settings()
+    settings = load_settings(env_file=None)
     config, batching = inference_config(settings), batching_config(settings)
     device = config.torch_device()
     release = read_release(release_directory)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import time
 import uuid
@@ -14,16 +16,22 @@ from typing import Protocol
 import orjson
 from confluent_kafka import Consumer
 
-from benchmarks.stream.inputs import Input, Topics
+from benchmarks.contention import OtherLoad
+from benchmarks.stream.inputs import PARTITIONS, Input, Topics
 from worker.local.child import ChildProcess
 from worker.local.errors import LocalServiceError
-from worker.local.worker_process import WorkerProcess
+from worker.local.worker_process import WorkerProcess, without_settings
+from worker.product_lines import ProductEvent
 
-__all__ = ["ROWS", "Bench", "Row"]
+__all__ = ["ROWS", "Bench", "Row", "Sample"]
 
-# Start-up (loading, joining the group, the first fetches) is over when so much is committed.
-_WARM_SHARE = 0.1
+# A tenth more events first: loading, joining the group and first fetches are not measured.
+_MAX_WARM_UP = 2_000
+# A frozen process sends no heartbeat; the group drops it after 30 s.
+_MAX_FROZEN_S = 20.0
 _POLL_S = 0.01
+_FREEZE_S = 10.0
+_OFFLINE_POLL_S = 0.2
 _SILENT_S = 180.0
 _GRACE_S = 60.0
 
@@ -33,7 +41,7 @@ class Bench:
     """What the rows run on.
 
     Attributes:
-        inputs: the preloaded topic of each row that reads one.
+        events: the input of each row that reads one.
         releases: ``noop`` and ``model``.
         events_file: the model rows' events, a line each, for the offline row.
         directory: for logs.
@@ -42,10 +50,23 @@ class Bench:
     bootstrap_servers: str
     redis_url: str
     topics: Topics
-    inputs: Mapping[str, Input]
+    events: Mapping[str, Sequence[ProductEvent]]
     releases: Mapping[str, Path]
     events_file: Path
     directory: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One run of a row.
+
+    Attributes:
+        products_per_s: what it is about.
+        other_cores: mean number of cores that processes of somebody else kept busy meanwhile.
+    """
+
+    products_per_s: float
+    other_cores: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +76,21 @@ class Row:
     name: str
     description: str
     release: str
-    measure: Callable[[Bench, Row], float]
+    measure: Callable[[Bench, Row], Sample]
 
 
 class _Running(Protocol):
     def stop(self) -> int: ...
 
 
-def _worker(bench: Bench, row: Row) -> float:
-    group, outputs = _fresh(bench, row)
+def _worker(bench: Bench, row: Row) -> Sample:
+    group, source, outputs = _fresh(bench, row)
     control = f"control-{group}"
     settings = {
         "bootstrap_servers": bench.bootstrap_servers,
         "redis_url": bench.redis_url,
         "group_id": group,
-        "input_topic": bench.inputs[row.name].topic,
+        "input_topic": source.topic,
         "categories_topic": outputs[0],
         "attributes_topic": outputs[1],
         "dead_letters_topic": f"dead-{group}",
@@ -79,17 +100,17 @@ def _worker(bench: Bench, row: Row) -> float:
     }
     process = WorkerProcess(settings, directory=bench.directory, environ=os.environ, name=group)
     try:
-        return _until_last_commit(bench, row, group, outputs, process.child, process)
+        return _until_last_commit(bench, row, group, source, outputs, process.child, process)
     finally:
         bench.topics.remove([control, f"dead-{group}"])
 
 
-def _faust(bench: Bench, row: Row) -> float:
-    group, outputs = _fresh(bench, row)
+def _faust(bench: Bench, row: Row) -> Sample:
+    group, source, outputs = _fresh(bench, row)
     arguments = {
         "bootstrap-servers": bench.bootstrap_servers,
         "group": group,
-        "input": bench.inputs[row.name].topic,
+        "input": source.topic,
         "categories": outputs[0],
         "attributes": outputs[1],
         "release": str(bench.releases[row.release]),
@@ -97,40 +118,72 @@ def _faust(bench: Bench, row: Row) -> float:
     command = [sys.executable, "-m", f"benchmarks.stream.{row.name}"]
     for name, value in arguments.items():
         command += [f"--{name}", value]
-    child = ChildProcess(row.name, command, bench.directory / f"{group}.log", grace_s=_GRACE_S)
-    return _until_last_commit(bench, row, group, outputs, child, child)
+    child = ChildProcess(
+        row.name,
+        command,
+        bench.directory / f"{group}.log",
+        env=without_settings(os.environ),
+        grace_s=_GRACE_S,
+    )
+    return _until_last_commit(bench, row, group, source, outputs, child, child)
 
 
-def _offline(bench: Bench, row: Row) -> float:
+def _offline(bench: Bench, row: Row) -> Sample:
     command = [sys.executable, "-m", "benchmarks.stream.offline"]
     command += ["--release", str(bench.releases[row.release]), "--events", str(bench.events_file)]
     out = bench.directory / f"offline-{uuid.uuid4().hex[:6]}.json"
     log = out.with_suffix(".log")
-    with ChildProcess(row.name, command, log, out_path=out) as child:
-        if child.wait(3_600) != 0:
+    env = without_settings(os.environ)
+    with ChildProcess(row.name, command, log, env=env, out_path=out) as child:
+        load = OtherLoad()
+        other_cores = None
+        # Asked while it runs: the time of a process that has ended is nobody's.
+        while child.poll() is None:
+            other_cores = load.cores()
+            time.sleep(_OFFLINE_POLL_S)
+        if child.poll() != 0:
             raise LocalServiceError(child.log_tail())
     result = orjson.loads(out.read_bytes())
-    return float(result["products"] / result["seconds"])
+    return Sample(result["products"] / result["seconds"], other_cores)
 
 
-def _fresh(bench: Bench, row: Row) -> tuple[str, list[str]]:
+def _fresh(bench: Bench, row: Row) -> tuple[str, Input, list[str]]:
     group = f"{row.name}-{uuid.uuid4().hex[:8]}"
-    return group, bench.topics.make([f"categories-{row.name}", f"attributes-{row.name}"])
+    outputs = bench.topics.make([f"categories-{row.name}", f"attributes-{row.name}"])
+    return group, bench.topics.input(f"in-{row.name}"), outputs
 
 
 def _until_last_commit(
     bench: Bench,
     row: Row,
     group: str,
+    source: Input,
     outputs: Sequence[str],
     child: ChildProcess,
     running: _Running,
-) -> float:
-    """Products per second from the commit that ends start-up to the last one; stops the process."""
-    source = bench.inputs[row.name]
+) -> Sample:
+    """Products per second over the whole preloaded input; stops the process.
+
+    The process is warmed up until it has nothing in hand, frozen while the input is loaded, and
+    measured from its thaw to the last commit. A clock that starts at some commit would leave out
+    the work in hand at that moment, which favours whoever holds more in flight.
+    """
+    events = bench.events[row.name]
     consumer = source.watcher(group)
     try:
-        marks = _commits(source, consumer, child)
+        source.fill(events[: min(_MAX_WARM_UP, max(PARTITIONS, len(events) // 10))])
+        _wait_for_commits(source, consumer, child)
+        _freeze(child)
+        try:
+            frozen_s = time.perf_counter()
+            source.fill(events)
+            if time.perf_counter() - frozen_s > _MAX_FROZEN_S:
+                raise LocalServiceError(f"{row.name}: loading {len(events)} events took too long")
+        finally:
+            started_s, load = time.perf_counter(), OtherLoad()
+            child.send_signal(signal.SIGCONT)
+        _wait_for_commits(source, consumer, child)
+        seconds, other_cores = time.perf_counter() - started_s, load.cores()
     finally:
         consumer.close()
         running.stop()
@@ -141,36 +194,34 @@ def _until_last_commit(
                 f"{row.name}: {source.count} products went in, {came_out} came out on {topic}\n"
                 f"{child.log_tail()}"
             )
-    bench.topics.remove(outputs)
-    (first_s, first), (last_s, last) = marks
-    return (last - first) / (last_s - first_s)
+    bench.topics.remove([source.topic, *outputs])
+    return Sample(len(events) / seconds, other_cores)
 
 
-def _commits(
-    source: Input, consumer: Consumer, child: ChildProcess
-) -> tuple[tuple[float, int], tuple[float, int]]:
-    """When start-up was over and when the last commit came, with how much was committed then."""
+def _wait_for_commits(source: Input, consumer: Consumer, child: ChildProcess) -> None:
     before, changed_s = 0, time.perf_counter()
-    first: tuple[float, int] | None = None
-    while True:
-        committed, now_s = source.committed(consumer), time.perf_counter()
+    while (committed := source.committed(consumer)) < source.count:
+        now_s = time.perf_counter()
         if committed != before:
             before, changed_s = committed, now_s
-            if first is None and committed >= _WARM_SHARE * source.count:
-                first = now_s, committed
-        if committed >= source.count:
-            break
         if child.poll() is not None or now_s - changed_s > _SILENT_S:
             raise LocalServiceError(
                 f"{child.name} stood still at {committed} of {source.count} products\n"
                 f"{child.log_tail()}"
             )
         time.sleep(_POLL_S)
-    if first is None or first[1] == committed:
-        raise LocalServiceError(
-            f"{child.name} committed all {source.count} products at once: too few to measure"
-        )
-    return first, (now_s, committed)
+
+
+def _freeze(child: ChildProcess) -> None:
+    child.send_signal(signal.SIGSTOP)
+    state = ["ps", "-o", "state=", "-p", str(child.pid)]
+    deadline_s = time.perf_counter() + _FREEZE_S
+    while not subprocess.run(state, capture_output=True, text=True, check=True).stdout.startswith(
+        "T"
+    ):
+        if time.perf_counter() > deadline_s:
+            raise LocalServiceError(f"{child.name} cannot be frozen\n{child.log_tail()}")
+        time.sleep(_POLL_S)
 
 
 ROWS = (
