@@ -100,7 +100,7 @@ def dead_letter(
     identity = event_id("dead-letter", record.topic, record.partition, record.offset)
     headers = [
         ("reason", reason.encode()),
-        ("detail", detail.encode("utf-8", "backslashreplace")[:_MAX_DETAIL_BYTES]),
+        ("detail", _shortened(detail)),
         ("event-id", identity.encode()),
         ("input-topic", record.topic.encode()),
         ("input-partition", b"%d" % record.partition),
@@ -113,6 +113,11 @@ def dead_letter(
         headers.append(("tombstone", b"true"))
     key_hash = hash_keys([record.key if record.key is not None else identity.encode()])[0]
     return DeadLetter(record, record.key, record.value, key_hash, reason, headers)
+
+
+def _shortened(detail: str) -> bytes:
+    cut = detail.encode("utf-8", "backslashreplace")[:_MAX_DETAIL_BYTES]
+    return cut.decode(errors="ignore").encode()  # without the half of a character at the end
 
 
 def cut_dead_letter(letter: DeadLetter, max_bytes: int) -> DeadLetter:

@@ -97,3 +97,11 @@ def test_a_dead_letter_keeps_the_event_and_names_its_place():
     assert headers["event-id"] == b"dead-letter:in:3:9"
     assert headers["reason"] == b"invalid_utf8"
     assert orjson.loads(headers["input-offset"]) == 9
+
+
+@pytest.mark.parametrize("start", ["", "a", "ab"])
+def test_a_long_detail_is_cut_between_characters(start):
+    letter = dead_letter(record(), "model_failed", start + "革" * 1_000, "r/1")
+    detail = dict(letter.headers)["detail"].decode()
+    assert detail == start + "革" * (len(detail) - len(start))
+    assert 1_000 < len(detail.encode()) <= 1_024
