@@ -132,5 +132,6 @@ def hostile_events() -> list[tuple[Event, str | None]]:
     # Null keys: a result gets the product's id, a dead letter stays without.
     events += [((None, product(number)), None) for number in range(100, 110)]
     events += [((None, b"{"), "invalid_json")]
+    events += [((b"k" * 10_000, product(6)), "key_too_long")]
     events += [((b"", product(4)), None), ((b"\xff\x00" * 200, product(5)), None)]
     return events

@@ -43,6 +43,7 @@ class HotPathRun:
     serving: Serving
     metrics: Metrics = field(default_factory=Metrics)
     _hot_path: HotPath | None = None
+    _may_crash: bool = False
 
     @property
     def hot_path(self) -> HotPath:
@@ -61,4 +62,14 @@ class HotPathRun:
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.wait_for(self.hot_path.stop(), 60)
-        assert self.hot_path.crash_reason is None, repr(self.hot_path.crash_reason)
+        assert self._may_crash or self.hot_path.crash_reason is None, repr(
+            self.hot_path.crash_reason
+        )
+
+    async def crash(self) -> BaseException:
+        """Wait until the stages have failed; what they failed with."""
+        self._may_crash = True
+        await until(lambda: None if self.hot_path.crash_reason else "all is well", 60, "a failure")
+        error = self.hot_path.crash_reason
+        assert error is not None
+        return error

@@ -1,0 +1,150 @@
+"""Products that make the model or its preparer fail: each found, alone, and nobody else harmed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models.errors import ModelError
+from models.predictor import Encoder
+from models.prepare import Prepared, Preparer, Ragged
+from models.product import Product
+from models.taxonomy import Taxonomy
+from tests.catalog import Event, product, products, seller_key
+from tests.hot_path_runs import HotPathRun, load_serving, sample
+from tests.ledger import Outputs, audit, headers_of
+from tests.streams import Group, Inputs, make_topic
+from worker.serving import Serving
+
+ReadOutputs = Callable[[], Awaitable[Outputs]]
+
+NUM_PRODUCTS = 600
+POISON = "POISON"
+UNPREPARABLE = "UNPREPARABLE"
+
+
+@dataclass
+class BrittlePreparer:
+    """Marks poisonous titles for the encoder; fails on unpreparable ones."""
+
+    def prepare(self, products: Sequence[Product]) -> Prepared:
+        if any(UNPREPARABLE in each.title for each in products):
+            raise ValueError("a title that no tokenizer likes")
+        marks = np.array([POISON in each.title for each in products], dtype=np.int8)
+        indptr = np.arange(len(products) + 1, dtype=np.int64)
+        return Prepared({"marks": Ragged(marks, indptr)}, np.ones(len(products), dtype=np.int32))
+
+
+@dataclass
+class BrittleEncoder:
+    """Fails on a batch with a marked product, and on one beyond ``room``."""
+
+    room: int = 1_000_000
+    fails_always: bool = False
+
+    def encode(self, batch: Prepared) -> Tensor:
+        if self.fails_always:
+            raise RuntimeError("the device is gone")
+        if len(batch) > self.room:
+            raise torch.OutOfMemoryError(f"{len(batch)} products in room for {self.room}")
+        if batch.arrays["marks"].values.any():
+            raise RuntimeError("an input that the model cannot take")
+        return torch.empty(len(batch), 0)
+
+
+def brittle(noop: Path, encoder: Encoder, preparer: Preparer | None = None) -> Serving:
+    """The no-op release behind a preparer and an encoder that may fail."""
+    serving = load_serving(noop)
+    predictor = replace(serving.predictor, preparer=preparer or BrittlePreparer())
+    assert predictor.category is not None
+    assert predictor.attribute is not None
+    predictor.category.encoder = predictor.attribute.encoder = encoder
+    return replace(serving, predictor=predictor)
+
+
+def events_with(titles: dict[int, str]) -> list[Event]:
+    """Products, some with a title of their own."""
+    events = list(products(NUM_PRODUCTS))
+    for number, title in titles.items():
+        events[number] = (seller_key(number), product(number, title=title))
+    return events
+
+
+@pytest.fixture
+def inputs(settings: dict[str, object], inputs: Inputs) -> Inputs:
+    """To be filled before the worker starts, so that its first window is a large one."""
+    make_topic(str(settings["bootstrap_servers"]), inputs.topic, partitions=4)
+    return inputs
+
+
+async def test_each_poisonous_product_alone_becomes_a_dead_letter(
+    settings: dict[str, object],
+    noop: Path,
+    taxonomy: Taxonomy,
+    inputs: Inputs,
+    group: Group,
+    read_outputs: ReadOutputs,
+) -> None:
+    reasons = dict.fromkeys([0, 7, 8, 9, 300, NUM_PRODUCTS - 1], "model_failed")
+    reasons |= dict.fromkeys([5, 6, 301, NUM_PRODUCTS - 2], "unpreparable")
+    titles = {n: POISON if why == "model_failed" else UNPREPARABLE for n, why in reasons.items()}
+    places = await inputs.send(events_with(titles))
+
+    async with HotPathRun(settings, brittle(noop, BrittleEncoder())) as run:
+        await group.caught_up()
+
+    outputs = await read_outputs()
+    dead = {places[number]: reason for number, reason in reasons.items()}
+    assert not audit(inputs, outputs, taxonomy, dead=dead, schemas=True).places
+    details = {headers_of(record)["detail"] for record in outputs.dead_letters}
+    assert details == {
+        "RuntimeError: an input that the model cannot take",
+        "ValueError: a title that no tokenizer likes",
+    }
+    assert sample(run.metrics, "batches_total", outcome="failed") >= 1
+    assert sample(run.metrics, "dead_letters_total", reason="model_failed") == 6
+
+
+async def test_a_batch_too_large_for_the_device_is_halved_until_it_fits(
+    settings: dict[str, object],
+    noop: Path,
+    taxonomy: Taxonomy,
+    inputs: Inputs,
+    group: Group,
+    read_outputs: ReadOutputs,
+) -> None:
+    places = await inputs.send(events_with({100: POISON}))
+
+    async with HotPathRun(settings, brittle(noop, BrittleEncoder(room=10))) as run:
+        await group.caught_up()
+
+    dead = {places[100]: "model_failed"}
+    assert not audit(inputs, await read_outputs(), taxonomy, dead=dead).places
+    assert sample(run.metrics, "batches_total", outcome="out_of_memory") >= 1
+
+
+async def test_a_model_that_fails_on_everything_buries_nothing(
+    settings: dict[str, object],
+    noop: Path,
+    taxonomy: Taxonomy,
+    inputs: Inputs,
+    group: Group,
+    read_outputs: ReadOutputs,
+) -> None:
+    await inputs.send(events_with({}))
+
+    async with HotPathRun(settings, brittle(noop, BrittleEncoder(fails_always=True))) as run:
+        error = await run.crash()
+
+    assert isinstance(error, ModelError)
+    assert "the device is gone" in str(error)
+    assert not (await read_outputs()).dead_letters
+    async with HotPathRun(settings, brittle(noop, BrittleEncoder())):
+        await group.caught_up()
+    assert not audit(inputs, await read_outputs(), taxonomy).places
