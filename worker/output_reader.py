@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -29,6 +32,10 @@ __all__ = [
     "UnreadableOutput",
     "parse_output",
 ]
+
+# A new topic may take a moment to be seen.
+_NEW_TOPIC_S = 1.0
+_TOPIC_POLL_S = 0.1
 
 
 class Origin(NamedTuple):
@@ -181,23 +188,33 @@ class OutputReader:
         wanted = (self._topics.categories, self._topics.attributes, self._topics.dead_letters)
         counts = dict.fromkeys(wanted, EMBEDDED_PARTITIONS)
         if self._kafka.broker == "kafka":
-            admin = AIOKafkaAdminClient(**self._kafka.client_kwargs())
-            try:
-                await admin.start()
+            counts = await self._counts(wanted)
+        return [TopicPartition(topic, n) for topic in wanted for n in range(counts[topic])]
+
+    async def _counts(self, wanted: Sequence[str]) -> dict[str, int]:
+        admin = AIOKafkaAdminClient(**self._kafka.client_kwargs())
+        deadline_s = time.monotonic() + _NEW_TOPIC_S
+        try:
+            await admin.start()
+            while True:
                 # All topics: asking for one by name makes some brokers create it.
                 described = await admin.describe_topics()
-            finally:
-                await admin.close()
-            counts = {topic["topic"]: len(topic["partitions"]) for topic in described}
-            if missing := [topic for topic in wanted if not counts.get(topic)]:
-                raise ConfigError(
-                    [
-                        f"topic {topic} is missing at {self._kafka.bootstrap_servers}: "
-                        "`sortiment-worker topics create` or a worker's start creates it"
-                        for topic in missing
-                    ]
-                )
-        return [TopicPartition(topic, n) for topic in wanted for n in range(counts[topic])]
+                counts = {topic["topic"]: len(topic["partitions"]) for topic in described}
+                missing = [topic for topic in wanted if not counts.get(topic)]
+                if not missing:
+                    return counts
+                if time.monotonic() > deadline_s:
+                    break
+                await asyncio.sleep(_TOPIC_POLL_S)
+        finally:
+            await admin.close()
+        raise ConfigError(
+            [
+                f"topic {topic} is missing at {self._kafka.bootstrap_servers}: "
+                "`sortiment-worker topics create` or a worker's start creates it"
+                for topic in missing
+            ]
+        )
 
     async def read(self, timeout_s: float) -> list[Output]:
         """What has come since, at the latest after ``timeout_s``; empty when nothing has.

@@ -35,6 +35,9 @@ _MAX_PENDING_BATCHES = 64
 _TICK_S = 0.005
 _PROGRESS_S = 0.25
 _CLOSE_S = 5.0
+# A broker of KRaft learns of a topic from the controller, some tens of milliseconds later.
+_NEW_TOPIC_S = 1.0
+_TOPIC_POLL_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,6 +167,17 @@ async def _producer(kafka: KafkaConfig, config: ReplayConfig) -> AsyncIterator[A
             await asyncio.wait_for(producer.stop(), _CLOSE_S)
         except (TimeoutError, KafkaError):
             await producer.client.close()
+
+
+async def _is_present(producer: AIOKafkaProducer, topic: str) -> bool:
+    """Whether the topic is there; a new one may take a moment to be seen."""
+    deadline_s = time.monotonic() + _NEW_TOPIC_S
+    # Asking for one topic by name makes many brokers create it: look at all of them.
+    while topic not in (await producer.client.fetch_all_metadata()).topics():
+        if time.monotonic() > deadline_s:
+            return False
+        await asyncio.sleep(_TOPIC_POLL_S)
+    return True
 
 
 def _chunks(
