@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from models.errors import SortimentError
+from models.threads import wait_passively
 
 if TYPE_CHECKING:
     import torch
@@ -211,6 +212,7 @@ def _device(name: str) -> torch.device:
 
 def main() -> None:
     """The console script."""
+    wait_passively()
     try:
         code = cli(prog_name="sortiment-train", standalone_mode=False)
     except click.ClickException as error:

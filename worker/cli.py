@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 import click
 
+from models.threads import wait_passively
 from worker.errors import ConfigError, SortimentError
 from worker.settings import Settings, flag, load_settings
 
@@ -111,6 +112,7 @@ def topics(action: str, **flags: Any) -> None:
 
 def main() -> None:
     """Entry point. Exit code: 0 done, 1 failed, 2 wrong settings."""
+    wait_passively()
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:

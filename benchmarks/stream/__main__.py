@@ -19,6 +19,7 @@ from demo.narration import Narrator
 from demo.trained import ROOT, Training, prepare_data, train
 from models.noop import noop_release
 from models.taxonomy import load_taxonomy
+from models.threads import wait_passively
 from worker.local.kafka import start_kafka
 from worker.local.redis import start_redis
 
@@ -65,6 +66,7 @@ def main(
     page: bool,
 ) -> None:
     """Products per second, all rows against one real broker."""
+    wait_passively()  # for all rows alike: every one is a child of this process
     chosen = [row for row in ROWS if row.name in rows.split(",")]
     narrator = Narrator(3)
     with tempfile.TemporaryDirectory(prefix="sortiment-bench-") as scratch:
