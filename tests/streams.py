@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TypeAlias
 
 from aiokafka import AIOKafkaProducer
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -24,7 +24,9 @@ from worker.local.worker_process import WorkerProcess
 # Partition and offset of an input event.
 Place: TypeAlias = tuple[int, int]
 
-_CHUNK = 500
+# A worker that is loaded on purpose takes some thousands a second.
+_CHUNK = 1_000
+_BACKLOG = 5_000
 _ADMIN_S = 30.0
 
 
@@ -52,41 +54,6 @@ class Inputs:
 
     def __len__(self) -> int:
         return len(self.events)
-
-
-class Feeder:
-    """Writes products without a pause until the block ends, at most ``most`` of them.
-
-    Leave the block, and every product that the broker has is in ``inputs``.
-    """
-
-    def __init__(self, inputs: Inputs, most: int = 60_000) -> None:
-        self._inputs = inputs
-        self._most = most
-        self._enough = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    async def _feed(self) -> None:
-        first = len(self._inputs)
-        for start in range(first, first + self._most, _CHUNK):
-            if self._enough.is_set():
-                return
-            await self._inputs.send(products(_CHUNK, start))
-        raise AssertionError(f"{self._most} products were not enough: the test waits for something")
-
-    async def __aenter__(self) -> Feeder:
-        self._task = asyncio.create_task(self._feed())
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self._task is not None
-        self._enough.set()
-        await self._task
 
 
 @dataclass(frozen=True)
@@ -143,6 +110,42 @@ class Group:
 
         await until(why_not, deadline_s, f"{self.group_id} at the end of {self.topic}")
         return found
+
+
+class Feeder:
+    """Writes products until the block ends; the group always has some, never too many, to do.
+
+    Leave the block, and every product that the broker has is in ``inputs``.
+    """
+
+    def __init__(self, inputs: Inputs, group: Group) -> None:
+        self._inputs = inputs
+        self._group = group
+        self._enough = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def _feed(self) -> None:
+        while not self._enough.is_set():
+            try:
+                offsets = await asyncio.to_thread(self._group.offsets)
+            except KafkaException:  # the broker is away, or just back
+                continue
+            if sum(end - committed for committed, end in offsets.values()) < _BACKLOG:
+                await self._inputs.send(products(_CHUNK, start=len(self._inputs)))
+
+    async def __aenter__(self) -> Feeder:
+        self._task = asyncio.create_task(self._feed())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._task is not None
+        self._enough.set()
+        await self._task
 
 
 async def until(why_not: Callable[[], str | None], deadline_s: float, what: str) -> None:

@@ -53,7 +53,7 @@ async def test_a_worker_outlives_a_restart_and_a_power_cut_of_the_broker(
     worker = worker_process(
         release=noop, max_in_flight_products=400, max_poll_records=200, max_batch_products=64
     )
-    async with Feeder(inputs):
+    async with Feeder(inputs, group):
         await until(partial(lacks_results, worker, 1_000), 60, "under load")
         await asyncio.to_thread(kafka.restart)
         done = metric(worker, "results_total")

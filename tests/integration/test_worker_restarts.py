@@ -53,7 +53,7 @@ async def test_sigterm_under_load_drains_and_the_next_worker_goes_on(
     read_outputs: ReadOutputs,
 ) -> None:
     first = worker_process(release=noop, **LOADED)
-    async with Feeder(inputs):
+    async with Feeder(inputs, group):
         await until(lambda: lacks_results(first, 2_000), 60, "under load")
         first.terminate()
         # Five seconds more than the drain may take by default, for the rest of the process.
@@ -78,7 +78,7 @@ async def test_a_second_worker_joins_and_leaves_under_load(
     read_outputs: ReadOutputs,
 ) -> None:
     first = worker_process(release=noop, **LOADED)
-    async with Feeder(inputs):
+    async with Feeder(inputs, group):
         await until(lambda: lacks_results(first, 1_000), 60, "under load")
         second = worker_process(release=noop, **LOADED)
         for worker in (first, second):
@@ -114,7 +114,7 @@ async def test_a_killed_worker_loses_nothing(
     read_outputs: ReadOutputs,
 ) -> None:
     first = worker_process(release=noop, **LOADED, **SHORT_SESSION)
-    async with Feeder(inputs):
+    async with Feeder(inputs, group):
         await until(lambda: lacks_results(first, 2_000), 60, "under load")
         first.kill()
     committed = {partition: offset for partition, (offset, _) in group.offsets().items()}
