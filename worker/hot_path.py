@@ -30,7 +30,7 @@ from worker.intake import Intake
 from worker.lanes import Lane, Outcome, Run
 from worker.metrics import Metrics
 from worker.poison import cut_to_poison, is_out_of_memory
-from worker.preparing import Preparation, prepare_window
+from worker.preparing import UNPREPARABLE, Preparation, prepare_window
 from worker.serving import Scored, Serving
 
 __all__ = ["HotPath", "HotPathConfig"]
@@ -93,6 +93,7 @@ class HotPath(Service):
         self._serving: Serving | None = None
         self._draining = False
         self._failed_in_a_row = 0
+        self._unpreparable_in_a_row = 0
         self._running: asyncio.Task[None] | None = None
         self._stage_tasks: list[asyncio.Task[None]] = []
 
@@ -228,11 +229,26 @@ class HotPath(Service):
             assert self._serving is not None
             prepare = partial(prepare_window, self._serving, window, self._config.batching)
             preparation = await self._on(self._preparing, "prepare", prepare)
+            self._check_preparing(preparation)
             await self._bury(window, preparation)
             for batch in preparation.batches:
                 self._observe_batch(batch)
                 self._batches.put_nowait(batch)
             num_batches = len(preparation.batches)
+
+    def _check_preparing(self, preparation: Preparation) -> None:
+        """As for the model: when nothing can be prepared, the fault is no seller's."""
+        if preparation.batches:
+            self._unpreparable_in_a_row = 0
+            return
+        failed = [letter for _, letter in preparation.dead if letter.reason == UNPREPARABLE]
+        self._unpreparable_in_a_row += len(failed)
+        if self._unpreparable_in_a_row >= _MAX_FAILED_IN_A_ROW:
+            detail = dict(failed[-1].headers)["detail"].decode()
+            raise ModelError(
+                f"{self._unpreparable_in_a_row} products in a row could not be prepared: the fault "
+                f"is not theirs; none of the last window was dead-lettered; last: {detail}"
+            )
 
     async def _submit_batches(self) -> None:
         while True:

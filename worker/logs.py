@@ -17,6 +17,10 @@ LogFormat = Literal["text", "json"]
 
 _KEPT_ERRORS = 20
 
+# aiokafka retries metadata without a pause: two short outages of a broker made 31,000 lines.
+_REPEAT_INTERVAL_S = 1.0
+_MAX_REPEATS = 1_000
+
 # Their INFO tells of their own insides; what matters of it the worker says itself.
 _QUIET = ("aiokafka", "faust", "mode", "asyncio", "kafka", "urllib3", "fsspec")
 
@@ -28,6 +32,7 @@ class RecentErrors(logging.Handler):
         super().__init__(logging.WARNING)
         self.setFormatter(_Text(secrets))
         self.addFilter(_is_told_once)
+        self.addFilter(_Repeats())
         self._lines: deque[str] = deque(maxlen=_KEPT_ERRORS)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -52,6 +57,7 @@ def set_up_logging(level: str, log_format: LogFormat, secrets: Sequence[str] = (
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter((_Json if log_format == "json" else _Text)(secrets))
     handler.addFilter(_is_told_once)
+    handler.addFilter(_Repeats())
     recent = RecentErrors(secrets)
     logging.basicConfig(level=level.upper(), handlers=[handler, recent], force=True)
     logging.captureWarnings(True)
@@ -64,6 +70,28 @@ def set_up_logging(level: str, log_format: LogFormat, secrets: Sequence[str] = (
 def _is_told_once(record: logging.LogRecord) -> bool:
     # mode logs a crash at every service that it passes; worker.app tells it once, at the end.
     return "Crashed reason=" not in str(record.msg)
+
+
+class _Repeats(logging.Filter):
+    """Lets a library say the same thing once a second; the worker's own lines all pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last_s: dict[tuple[str, object], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is new, or a second after its like."""
+        if record.name.partition(".")[0] not in _QUIET:
+            return True
+        # The format, not the text: numbers and addresses in it differ.
+        same = record.name, record.msg
+        last_s = self._last_s.get(same)
+        if last_s is not None and record.created - last_s < _REPEAT_INTERVAL_S:
+            return False
+        if len(self._last_s) >= _MAX_REPEATS:
+            self._last_s.clear()
+        self._last_s[same] = record.created
+        return True
 
 
 class _Masking(logging.Formatter):

@@ -16,9 +16,11 @@ from worker.inference import Batch
 from worker.lanes import DeadLetter
 from worker.serving import Serving
 
-__all__ = ["Preparation", "prepare_window"]
+__all__ = ["UNPREPARABLE", "Preparation", "prepare_window"]
 
 _log = logging.getLogger(__name__)
+
+UNPREPARABLE = "unpreparable"  # reason of a product on which the preparer fails alone
 
 
 @dataclass(slots=True)
@@ -73,7 +75,7 @@ def _prepare(
     except Exception as error:  # noqa: BLE001  whatever a tokenizer raises is narrowed down
         if len(rows) == 1:
             detail = f"{type(error).__name__}: {error}"
-            _bury(preparation, serving, window, rows[0], "unpreparable", detail)
+            _bury(preparation, serving, window, rows[0], UNPREPARABLE, detail)
             return
         _log.warning("preparing %d products failed (%s): trying halves", len(rows), error)
         middle = len(rows) // 2

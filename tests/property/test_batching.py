@@ -1,5 +1,7 @@
 """Every product in exactly one batch, no batch over a bound unless one product alone is."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -41,7 +43,7 @@ def test_like_costs_come_together_dearest_first_and_ties_keep_their_order(costs,
 @given(costs_of, configs)
 def test_no_two_neighbouring_batches_would_fit_into_one(costs, config):
     batches = plan_batches(costs, config)
-    for first, second in zip(batches, batches[1:], strict=False):
+    for first, second in pairwise(batches):
         together = int(costs[first].max()) * (len(first) + 1)
         assert len(first) == config.max_batch_products or together > config.max_batch_tokens
         assert len(second) >= 1

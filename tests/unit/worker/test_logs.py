@@ -94,3 +94,33 @@ def test_the_last_warnings_and_errors_are_kept() -> None:
     assert len(lines) == 20
     assert lines[0].endswith(r"number 10\nsecond line")
     assert lines[-1].endswith(r"number 29\nsecond line")
+
+
+def test_a_library_says_the_same_thing_once_a_second() -> None:
+    recent = set_up_logging("info", "text")
+    library = logging.getLogger("aiokafka.client")
+
+    def say(at_s: float, number: int) -> None:
+        record = library.makeRecord(
+            library.name, logging.WARNING, "f", 1, "node %d is away", (number,), None
+        )
+        record.created = at_s
+        library.handle(record)
+
+    for number, at_s in enumerate([100.0, 100.2, 100.9, 101.1, 101.2, 103.0]):
+        say(at_s, number)
+
+    assert [line.rpartition("node ")[2] for line in recent.lines()] == [
+        "0 is away",
+        "3 is away",
+        "5 is away",
+    ]
+
+
+def test_the_workers_own_lines_all_pass() -> None:
+    recent = set_up_logging("info", "text")
+
+    for number in range(3):
+        logging.getLogger("worker.delivery").warning("try %d", number)
+
+    assert len(recent.lines()) == 3
