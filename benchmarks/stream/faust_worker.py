@@ -10,11 +10,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from faust.types import Message
 
 import faust
+from faust.types import Message
+
 from worker.components import inference_config
 from worker.errors import EventError
 from worker.events import parse_event
@@ -37,6 +36,7 @@ class Arguments:
     categories: str
     attributes: str
     release: str
+    datadir: str
 
     @classmethod
     def parse(cls) -> Arguments:
@@ -62,7 +62,7 @@ def make_app(arguments: Arguments) -> faust.App:
         broker_commit_interval=1.0,  # the worker's default, commit_interval_ms
         producer_compression_type="snappy",  # the worker's default
         producer_linger=0.005,
-        datadir=str(Path.cwd() / "faust"),
+        datadir=arguments.datadir,
     )
 
 

@@ -115,6 +115,7 @@ def _faust(bench: Bench, row: Row) -> Sample:
         "categories": outputs[0],
         "attributes": outputs[1],
         "release": str(bench.releases[row.release]),
+        "datadir": str(bench.directory / f"data-{group}"),
     }
     command = [sys.executable, "-m", f"benchmarks.stream.{row.name}"]
     for name, value in arguments.items():
