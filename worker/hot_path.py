@@ -25,6 +25,7 @@ from worker.batching import BatchingConfig
 from worker.delivery import Delivery
 from worker.errors import ModelError
 from worker.events import Window, dead_letter
+from worker.heap import freeze_heap
 from worker.inference import Batch, ModelThread
 from worker.intake import Intake
 from worker.lanes import Lane, Outcome, Run
@@ -109,6 +110,7 @@ class HotPath(Service):
         self._metrics.release.info(
             {"release": release.id, "taxonomy_version": release.taxonomy.version}
         )
+        freeze_heap()
         self._has_serving.set()
 
     def not_ready(self) -> list[str]:
