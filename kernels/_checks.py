@@ -11,7 +11,14 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["check_heads", "check_index", "check_masks", "check_per_label", "check_temperature"]
+__all__ = [
+    "check_bound",
+    "check_heads",
+    "check_index",
+    "check_masks",
+    "check_per_label",
+    "check_temperature",
+]
 
 # float64 is there for gradcheck and for oracles.
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -88,6 +95,12 @@ def check_temperature(temperature: float) -> None:
     """Positive and finite."""
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be positive and finite, got {temperature}")
+
+
+def check_bound(name: str, bound: int | None) -> None:
+    """Not negative, where given."""
+    if bound is not None and bound < 0:
+        raise ValueError(f"{name} must not be negative, got {bound}")
 
 
 def _check_device(name: str, tensor: Tensor, device: torch.device) -> None:

@@ -290,16 +290,14 @@ def _loss_dtype(*tensors: Tensor) -> torch.dtype:
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     features, weight, bias, mask_indptr, mask_indices, mask_rows = inputs[:6]
-    ctx.save_for_backward(
-        output[1], features, weight, bias, mask_indptr, mask_indices, mask_rows
-    )
+    ctx.save_for_backward(output[1], features, weight, bias, mask_indptr, mask_indices, mask_rows)
     ctx.num_inputs = len(inputs)
     ctx.sparse_grad, _, ctx.num_categories = inputs[-3:]
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, grad_losses: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
-    none = (None,) * ctx.num_inputs
+    none: tuple[Any, ...] = (None,) * ctx.num_inputs
     if grad_losses is None:
         return none
     slopes, features, weight, bias, mask_indptr, mask_indices, mask_rows = ctx.saved_tensors

@@ -1,23 +1,29 @@
 """``masked_bce`` in plain torch: any device, and the oracle of the kernels.
 
-The forward keeps the gradient of every entry's logit, so the backward needs two products a group.
+The forward keeps the slope of every entry's loss, so the backward needs two products a block.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import softplus
 
-from kernels._grouping_torch import Grouped, compute_dtype
+from kernels._entries_torch import (
+    Entries,
+    compute_dtype,
+    cumulated,
+    entries_of,
+    logits_of,
+    sparse_rows,
+)
+from kernels._targets import POSITIVE, SAMPLED_NEGATIVE
+from kernels.masked_scores_torch import check_num_entries
 
-__all__ = ["masked_bce"]
+__all__ = ["masked_bce_backward", "masked_bce_forward"]
 
 
-def masked_bce(
+def masked_bce_forward(
     features: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -26,101 +32,118 @@ def masked_bce(
     mask_rows: Tensor,
     positive_indptr: Tensor,
     positive_indices: Tensor,
+    negative_indptr: Tensor | None,
+    negative_indices: Tensor | None,
+    negative_weight: Tensor | None,
+    positive_weight: Tensor | None,
     temperature: float,
     label_smoothing: float,
-    positive_weight: Tensor | None,
-) -> Tensor:
-    """The loss of each product, [B]. See ``kernels.masked_bce.masked_bce``; arguments checked."""
-    grouped = Grouped(mask_indptr, mask_indices, mask_rows)
-    targets = _targets(grouped, positive_indptr, positive_indices, len(weight))
-    losses: Tensor = _MaskedBce.apply(
-        features, weight, bias, grouped, targets, temperature, label_smoothing, positive_weight
-    )
-    return losses
+    smoothing_prior: float,
+    bootstrap: float,
+    num_entries: int | None,
+    num_categories: int | None,
+) -> tuple[Tensor, Tensor]:
+    """Losses [B] and, for the backward, the slope of each entry's loss by its logit, [N]."""
+    dtype = compute_dtype(features, weight, bias)
+    entries = entries_of(mask_indptr, mask_indices, mask_rows)
+    check_num_entries(num_entries, len(entries.label_rows))
+    logits = logits_of(entries, features.to(dtype), weight)
+    logits += bias.to(dtype).index_select(0, entries.label_rows)
+    logits /= temperature
+    owners = entries.owners()
+    flags = torch.zeros_like(entries.label_rows, dtype=torch.int8)
+    if negative_indptr is not None and negative_indices is not None:
+        listed = _listed(entries, owners, negative_indptr, negative_indices, len(weight))
+        flags[listed] = SAMPLED_NEGATIVE
+    # After the negatives: a label that is listed as both is a positive.
+    flags[_listed(entries, owners, positive_indptr, positive_indices, len(weight))] = POSITIVE
+    is_positive = flags == POSITIVE
+    target = is_positive.to(dtype) * (1 - label_smoothing) + label_smoothing * smoothing_prior
+    negative = 1 - target
+    positive = target
+    if positive_weight is not None:
+        positive = target * positive_weight.to(dtype).index_select(0, entries.label_rows)
+    if negative_indptr is not None:
+        factor = (flags != 0).to(dtype)
+        if negative_weight is not None:
+            of_product = negative_weight.to(dtype).index_select(0, owners)
+            factor = torch.where(flags == SAMPLED_NEGATIVE, of_product, factor)
+        positive, negative = positive * factor, negative * factor
+    scores, rest = torch.sigmoid(logits), torch.sigmoid(-logits)
+    minus_log_score, minus_log_rest = softplus(-logits), softplus(logits)
+    losses = positive * minus_log_score + negative * minus_log_rest
+    slopes = negative * scores - positive * rest
+    if bootstrap != 1:
+        losses = bootstrap * losses + (1 - bootstrap) * scores * minus_log_score
+        slopes = bootstrap * slopes + (1 - bootstrap) * scores * rest * (minus_log_score - 1)
+    per_product = losses.new_zeros(len(mask_rows)).index_add_(0, owners, losses)
+    slopes = slopes / temperature
+    if num_entries is not None:
+        slopes = torch.cat([slopes, slopes.new_zeros(num_entries - len(slopes))])
+    return per_product, slopes
 
 
-def _targets(
-    grouped: Grouped, positive_indptr: Tensor, positive_indices: Tensor, num_labels: int
+def _listed(
+    entries: Entries, owners: Tensor, indptr: Tensor, indices: Tensor, num_labels: int
 ) -> Tensor:
-    """Which entries are positive, [N], bool."""
-    products = torch.arange(len(grouped.order), device=grouped.order.device)
+    """The entries whose labels the products list."""
     # Entries are sorted by (product, label): one key makes them searchable.
-    keys = torch.repeat_interleave(products, grouped.lengths) * num_labels + grouped.label_rows
-    targets = torch.zeros_like(keys, dtype=torch.bool)
+    keys = owners * num_labels + entries.label_rows
+    lengths = indptr.diff()
+    products = torch.arange(len(lengths), device=lengths.device)
+    in_space = (indices >= 0) & (indices < num_labels)
+    wanted = (torch.repeat_interleave(products, lengths) * num_labels + indices)[in_space]
     if len(keys) == 0:
-        return targets
-    place = torch.empty_like(grouped.order)
-    place[grouped.order] = products
-    in_space = (positive_indices >= 0) & (positive_indices < num_labels)
-    owners = torch.repeat_interleave(place, positive_indptr.diff())
-    wanted = (owners * num_labels + positive_indices)[in_space]
+        return keys
     found = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
-    targets[found[keys[found] == wanted]] = True
-    return targets
+    return found[keys[found] == wanted]
 
 
-class _MaskedBce(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        features: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        grouped: Grouped,
-        targets: Tensor,
-        temperature: float,
-        label_smoothing: float,
-        positive_weight: Tensor | None,
-    ) -> Tensor:
-        ordered = features.index_select(0, grouped.order)
-        logits = grouped.logits(ordered, weight, bias).div_(temperature)
-        positive = targets.to(logits.dtype).mul_(1 - label_smoothing).add_(label_smoothing / 2)
-        negative = 1 - positive
-        if positive_weight is not None:
-            positive *= positive_weight.to(logits.dtype).index_select(0, grouped.label_rows)
-        losses = -(positive * logsigmoid(logits) + negative * logsigmoid(-logits))
-        scores = torch.sigmoid(logits)
-        # d loss / d (features @ weight.T + bias), of each entry
-        slopes = (negative * scores - positive * (1 - scores)).div_(temperature)
-        ctx.save_for_backward(ordered, weight, bias, slopes)
-        ctx.features_dtype = features.dtype
-        ctx.grouped = grouped
-        return _per_product(losses, grouped)
+def masked_bce_backward(
+    grad_losses: Tensor,
+    slopes: Tensor,
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mask_indptr: Tensor,
+    mask_indices: Tensor,
+    mask_rows: Tensor,
+    need_features: bool,
+    need_heads: bool,
+    touched_only: bool,
+    num_categories: int | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of features, weight and bias, and the labels of their rows.
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_losses: Tensor) -> tuple[Tensor | None, ...]:
-        ordered, weight, bias, slopes = ctx.saved_tensors
-        grouped: Grouped = ctx.grouped
-        need_features, need_weight, need_bias = ctx.needs_input_grad[:3]
-        dtype = compute_dtype(ordered, weight, bias)
-        by_product = grad_losses.to(dtype).index_select(0, grouped.order)
-        slopes = slopes * torch.repeat_interleave(by_product, grouped.lengths)
-        ordered = ordered.to(dtype)
-        grad_features = torch.zeros_like(ordered) if need_features else None
-        grad_weight = torch.zeros_like(weight, dtype=dtype) if need_weight else None
-        for group in grouped:
-            part = group.of(slopes)  # [count, num_labels]
-            products = slice(group.first, group.first + group.count)
-            if grad_features is not None:
-                gathered = weight.index_select(0, group.labels).to(dtype)
-                torch.mm(part, gathered, out=grad_features[products])
-            if grad_weight is not None:
-                grad_weight.index_add_(0, group.labels, part.t() @ ordered[products])
-        if grad_features is not None:
-            given = torch.empty_like(grad_features)
-            grad_features = given.index_copy_(0, grouped.order, grad_features)
-            grad_features = grad_features.to(ctx.features_dtype)
-        if grad_weight is not None:
-            grad_weight = grad_weight.to(weight.dtype)
-        grad_bias = None
-        if need_bias:
-            grad_bias = torch.zeros_like(bias, dtype=dtype)
-            grad_bias = grad_bias.index_add_(0, grouped.label_rows, slopes).to(bias.dtype)
-        return grad_features, grad_weight, grad_bias, None, None, None, None, None
-
-
-def _per_product(losses: Tensor, grouped: Grouped) -> Tensor:
-    """Sums of each product's entries, [B], in the order in which the products were given."""
-    owners = torch.repeat_interleave(grouped.order, grouped.lengths)
-    return losses.new_zeros(len(grouped.order)).index_add_(0, owners, losses)
+    See ``kernels.masked_bce._backward_op``.
+    """
+    dtype = compute_dtype(features, weight, bias)
+    entries = entries_of(mask_indptr, mask_indices, mask_rows)
+    owners = entries.owners()
+    slopes = slopes[: len(owners)] * grad_losses.to(dtype).index_select(0, owners)
+    features_dtype, features = features.dtype, features.to(dtype)
+    # Entries label by label, each label's in the order of the products.
+    labels, order = torch.sort(entries.label_rows, stable=True)
+    labels, counts = torch.unique_consecutive(labels, return_counts=True)
+    grad_features = torch.zeros_like(features, memory_format=torch.contiguous_format)
+    if need_features and len(owners):
+        columns = torch.searchsorted(labels, entries.label_rows)
+        slopes_by_product = sparse_rows(entries.indptr, columns, slopes, len(labels))
+        grad_features = slopes_by_product @ weight.index_select(0, labels).to(dtype)
+    grad_features = grad_features.to(features_dtype)
+    if not need_heads:
+        none = labels[:0]
+        return grad_features, weight.new_empty(0, weight.shape[1]), bias.new_empty(0), none
+    slopes = slopes.index_select(0, order)
+    by_label = sparse_rows(cumulated(counts), owners.index_select(0, order), slopes, len(features))
+    grad_weight = (by_label @ features).to(weight.dtype)
+    places = torch.arange(len(labels), device=labels.device)
+    place_of = torch.repeat_interleave(places, counts, output_size=len(slopes))
+    grad_bias = slopes.new_zeros(len(labels)).index_add_(0, place_of, slopes).to(bias.dtype)
+    if touched_only:
+        return grad_features, grad_weight, grad_bias, labels
+    every_weight = torch.zeros_like(weight, memory_format=torch.contiguous_format)
+    every_bias = torch.zeros_like(bias, memory_format=torch.contiguous_format)
+    every_weight.index_copy_(0, labels, grad_weight)
+    every_bias.index_copy_(0, labels, grad_bias)
+    return grad_features, every_weight, every_bias, labels[:0]

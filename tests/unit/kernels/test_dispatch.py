@@ -28,11 +28,18 @@ def test_the_package_is_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    "op", ["masked_scores", "masked_scores_above", "masked_top_k", "masked_bce"]
+    "op",
+    [
+        "masked_scores",
+        "masked_scores_above",
+        "masked_top_k",
+        "masked_bce_forward",
+        "masked_bce_backward",
+    ],
 )
 def test_every_op_has_a_torch_twin(op: str) -> None:
     use_impl("torch")
-    assert implementation(op, CPU).__module__.endswith("_torch")
+    assert implementation(op, CPU, torch.float32).__module__.endswith("_torch")
     assert selected_impls() == {f"{op}/cpu": "torch"}
 
 
@@ -57,19 +64,29 @@ def test_an_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         implementation("masked_scores", CPU)
 
 
-def test_auto_takes_the_first_that_runs_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = ImplInfo(
-        op="masked_bce",
-        name="triton",
-        module="kernels.masked_bce_torch",
-        device_types=frozenset({"cuda"}),
-    )
-    monkeypatch.setattr(_dispatch, "REGISTRY", (first, *_dispatch.REGISTRY))
-    implementation("masked_bce", CPU)
-    implementation("masked_bce", torch.device("cuda"))
-    assert selected_impls() == {"masked_bce/cpu": "torch", "masked_bce/cuda": "triton"}
+def test_auto_takes_the_first_that_runs_on_the_device() -> None:
+    implementation("masked_scores", CPU, torch.float32)
+    implementation("masked_scores", torch.device("cuda"), torch.float32, torch.bfloat16)
+    assert selected_impls() == {"masked_scores/cpu": "torch", "masked_scores/cuda": "triton"}
+
+
+def test_float64_runs_as_torch_and_never_silently_as_triton() -> None:
+    implementation("masked_scores", torch.device("cuda"), torch.float64, torch.float32)
+    assert selected_impls() == {"masked_scores/cuda": "torch"}
+    use_impl("triton")
+    with pytest.raises(NotImplementedError, match="runs on cuda with float64, float32"):
+        implementation("masked_scores", torch.device("cuda"), torch.float64, torch.float32)
+
+
+def test_only_an_explicit_choice_runs_in_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    implementation("masked_scores", CPU, torch.float32)
+    assert selected_impls() == {"masked_scores/cpu": "torch"}
+    use_impl("triton")
+    implementation("masked_scores", CPU, torch.float32)
+    assert selected_impls() == {"masked_scores/cpu": "triton"}
 
 
 def test_an_implementation_is_named_as_a_choice() -> None:
     with pytest.raises(ValueError, match="'auto'"):
-        ImplInfo(op="masked_bce", name="auto", module="kernels.masked_bce_torch")
+        ImplInfo(op="masked_scores", name="auto", module="kernels.masked_scores_torch")

@@ -1,0 +1,128 @@
+"""A batch's entries and their logits in plain torch: a product sampled at the relevant labels.
+
+``torch.sparse.sampled_addmm`` takes a dot product for each wanted pair and no others. Where nearly
+all pairs of products and touched labels are wanted (products of few categories), a dense product
+over the touched labels is faster, and picks.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Entries", "compute_dtype", "cumulated", "entries_of", "logits_of", "sparse_rows"]
+
+# A dense product does so many pairs in the time of one that is sampled (measured, two cores).
+_DENSE_PAIRS = 4
+
+# Torch warns once that compressed sparse tensors are in beta. What is used of them here is pinned
+# by tests, and the warning would come out of the first batch.
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+    torch.sparse_csr_tensor([0, 0], [], [], size=(1, 1), check_invariants=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """The relevant (product, label) pairs of a batch, product by product.
+
+    Attributes:
+        indptr: [B + 1], int64; label_rows: [N], int64, increasing within a product.
+        num_row_labels: labels of the batch's distinct mask rows, together: a bound on how many
+            labels are touched.
+    """
+
+    indptr: Tensor
+    label_rows: Tensor
+    num_row_labels: int
+
+    @property
+    def num_products(self) -> int:
+        """B."""
+        return len(self.indptr) - 1
+
+    def owners(self) -> Tensor:
+        """The product of each entry, [N], int64."""
+        products = torch.arange(self.num_products, device=self.indptr.device)
+        return torch.repeat_interleave(
+            products, self.indptr.diff(), output_size=len(self.label_rows)
+        )
+
+
+def entries_of(mask_indptr: Tensor, mask_indices: Tensor, mask_rows: Tensor) -> Entries:
+    """The entries of a batch.
+
+    Raises:
+        IndexError: a mask row that the table does not have.
+    """
+    num_masks = len(mask_indptr) - 1
+    rows = torch.unique(mask_rows)
+    rows = rows[torch.searchsorted(rows, 0) :] if len(rows) else rows
+    if len(rows) and int(rows[-1]) >= num_masks:
+        raise IndexError(f"mask_rows names row {int(rows[-1])} of a mask table of {num_masks} rows")
+    row_lengths = mask_indptr.index_select(0, rows + 1) - mask_indptr.index_select(0, rows)
+    if len(rows) == 0:  # no product has labels
+        indptr = torch.zeros(len(mask_rows) + 1, dtype=torch.int64, device=mask_rows.device)
+        return Entries(indptr, mask_indices[:0], 0)
+    known = mask_rows.clamp(min=0)
+    first = mask_indptr.index_select(0, known)
+    lengths = (mask_indptr.index_select(0, known + 1) - first).masked_fill_(mask_rows < 0, 0)
+    indptr = cumulated(lengths)
+    places = torch.repeat_interleave(first - indptr[:-1], lengths)
+    places += torch.arange(len(places), device=places.device)
+    return Entries(indptr, mask_indices.index_select(0, places), int(row_lengths.sum()))
+
+
+def logits_of(entries: Entries, features: Tensor, weight: Tensor) -> Tensor:
+    """``features @ weight.T`` of every entry, [N], in the features' dtype.
+
+    Args:
+        features: [B, D], float32 or float64; weight: [L, D], any float.
+    """
+    num_entries = len(entries.label_rows)
+    if num_entries == 0 or features.shape[1] == 0:
+        return features.new_zeros(num_entries)
+    touched = min(entries.num_row_labels, len(weight))
+    if entries.num_products * touched <= _DENSE_PAIRS * num_entries:
+        labels = torch.unique(entries.label_rows)
+        columns = torch.searchsorted(labels, entries.label_rows)
+        dense = features @ weight.index_select(0, labels).to(features.dtype).t()
+        return dense.flatten().index_select(0, entries.owners() * len(labels) + columns)
+    columns = entries.label_rows
+    if weight.dtype != features.dtype:
+        # In the features' dtype, and only of rows that are read.
+        labels, columns = _touched(columns, len(weight))
+        weight = weight.index_select(0, labels).to(features.dtype)
+    wanted = sparse_rows(entries.indptr, columns, features.new_zeros(num_entries), len(weight))
+    sampled: Tensor = torch.sparse.sampled_addmm(wanted, features, weight.t(), beta=0.0)
+    return sampled.values()
+
+
+def _touched(label_rows: Tensor, num_labels: int) -> tuple[Tensor, Tensor]:
+    """Distinct labels, sorted, and the place of each entry's among them; faster than a sort."""
+    is_touched = torch.zeros(num_labels, dtype=torch.bool, device=label_rows.device)
+    is_touched[label_rows] = True
+    places = is_touched.cumsum(0) - 1
+    return is_touched.nonzero()[:, 0], places.index_select(0, label_rows)
+
+
+def sparse_rows(indptr: Tensor, columns: Tensor, values: Tensor, num_columns: int) -> Tensor:
+    """A sparse matrix of the given rows."""
+    return torch.sparse_csr_tensor(
+        indptr, columns, values, size=(len(indptr) - 1, num_columns), check_invariants=False
+    )
+
+
+def cumulated(lengths: Tensor) -> Tensor:
+    """Row pointers of rows of the given lengths: [n] to [n + 1]."""
+    indptr = torch.zeros(len(lengths) + 1, dtype=torch.int64, device=lengths.device)
+    torch.cumsum(lengths, 0, out=indptr[1:])
+    return indptr
+
+
+def compute_dtype(*tensors: Tensor) -> torch.dtype:
+    """float32, or float64 where a tensor is."""
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
