@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from worker.at_least_once import AtLeastOnceDelivery
 from worker.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, BatchingConfig
-from worker.delivery import AtLeastOnceDelivery, DeliveryConfig
+from worker.delivery import DeliveryConfig
 from worker.hot_path import HotPath, HotPathConfig
 from worker.intake import Intake, IntakeConfig
 from worker.masks import MaskCacheConfig
@@ -22,7 +23,6 @@ def build_hot_path(settings: Settings, facts: TopicFacts, metrics: Metrics) -> H
     kafka = settings.kafka()
     delivery = AtLeastOnceDelivery(
         DeliveryConfig(
-            commit_interval_ms=settings.commit_interval_ms,
             compression=settings.compression,
             max_event_bytes=facts.max_event_bytes,
         ),
@@ -34,6 +34,7 @@ def build_hot_path(settings: Settings, facts: TopicFacts, metrics: Metrics) -> H
             num_partitions=dict(facts.partitions),
         ),
         metrics,
+        commit_interval_ms=settings.commit_interval_ms,
     )
     intake = Intake(
         IntakeConfig(

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from aiokafka import TopicPartition
-from aiokafka.structs import OffsetAndMetadata
 from mode import Service
 
 from worker.batching import BatchingConfig
@@ -145,6 +143,7 @@ class HotPath(Service):
                 "batches": self._batches.qsize(),
                 "model_busy": self._model.is_busy,
             },
+            "delivery": self._delivery.status(),
             "draining": self._draining,
         }
 
@@ -155,7 +154,7 @@ class HotPath(Service):
     async def _run(self) -> None:
         try:
             await self._has_serving.wait()
-            await self._delivery.start(self._commit, self._intake.settled)
+            await self._delivery.start(self._intake)
             await self._intake.start()
             stages = {
                 "preparing": self._prepare_windows,
@@ -215,11 +214,6 @@ class HotPath(Service):
             finally:
                 finished.cancel()
         await self._delivery.flush()
-
-    async def _commit(self, offsets: dict[TopicPartition, int]) -> None:
-        await self._intake.consumer.commit(
-            {partition: OffsetAndMetadata(offset, "") for partition, offset in offsets.items()}
-        )
 
     async def _prepare_windows(self) -> None:
         num_batches = 0

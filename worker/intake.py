@@ -2,7 +2,8 @@
 
 Rebalance callbacks are short: assignment only pauses and starts a task per partition, since
 aiokafka goes on delivering while a callback runs; revocation closes the lanes and lets delivery
-commit what is already with the broker, within a bound.
+commit what is already with the broker, within a bound. A lane that delivery loses is opened anew in
+the same way.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
 
 from worker.delivery import Delivery
 from worker.errors import BrokerError
@@ -251,6 +253,22 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             held = self.consumer.assignment()
             self.consumer.resume(*(each for each in held if each in self._lanes))
 
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit offsets as a member of the group, in its present generation.
+
+        Raises:
+            CommitFailedError: the group has gone on without this member.
+            KafkaError: the broker did not take them.
+        """
+        await self.consumer.commit(
+            {partition: OffsetAndMetadata(offset, "") for partition, offset in offsets.items()}
+        )
+
+    async def committed(self, partition: TopicPartition) -> int | None:
+        """The group's offset as the broker has it now; waits for a broker that is away."""
+        offset: int | None = await self.consumer.committed(partition)
+        return offset
+
     def settled(self, run: Run) -> None:
         """A run is with the broker: there is room for as many events."""
         lane = run.lane
@@ -307,19 +325,43 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._is_stopping:
             return
         for partition in assigned:
-            lane = Lane(partition, self._epoch)
-            task = asyncio.create_task(
-                self._open(lane), name=f"open {partition.topic}[{partition.partition}]"
-            )
-            task.add_done_callback(self._opened)
-            self._opening[partition] = lane, task
+            self._start_opening(partition)
+
+    def lost(self, lane: Lane, after_s: float) -> None:
+        """Drop a lane that could not deliver; open its partition anew, as after an assignment.
+
+        Args:
+            after_s: how long to wait before that.
+        """
+        partition = lane.partition
+        if self._lanes.get(partition) is not lane:
+            return  # revoked meanwhile: it is the next owner's
+        del self._lanes[partition]
+        self.close_lanes([lane])
+        self._metrics.lost_lanes.inc()
+        try:
+            self.consumer.pause(partition)
+        except IllegalStateError:
+            return  # about to be revoked
+        if not self._is_stopping:
+            self._epoch += 1
+            self._start_opening(partition, after_s)
+
+    def _start_opening(self, partition: TopicPartition, after_s: float = 0.0) -> None:
+        lane = Lane(partition, self._epoch)
+        task = asyncio.create_task(
+            self._open(lane, after_s), name=f"open {partition.topic}[{partition.partition}]"
+        )
+        task.add_done_callback(self._opened)
+        self._opening[partition] = lane, task
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failure = error
 
-    async def _open(self, lane: Lane) -> None:
+    async def _open(self, lane: Lane, after_s: float) -> None:
         partition = lane.partition
+        await asyncio.sleep(after_s)
         while True:
             try:
                 await self._delivery.open_lane(lane)

@@ -36,6 +36,9 @@ class Metrics:
             "delivery_recoveries", "Times the producer was replaced after a failure"
         )
         self.commits = self._counter("commits", "Offset commits by outcome", "outcome")
+        self.lost_lanes = self._counter(
+            "lost_lanes", "Lanes dropped because their outputs could not be delivered"
+        )
         self.refused_releases = self._counter("refused_releases", "Releases refused")
         self.stage_seconds = Histogram(
             "sortiment_stage_seconds",

@@ -1,9 +1,9 @@
-"""Delivery by itself, on a real broker: order, closed lanes, and commits that come last."""
+"""At-least-once delivery by itself, on a real broker: order, closed lanes, commits after sends."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -13,7 +13,8 @@ from aiokafka import TopicPartition
 from tests.factories import record
 from tests.services import TopicReader, Topics
 from tests.streams import until
-from worker.delivery import AtLeastOnceDelivery, DeliveryConfig
+from worker.at_least_once import AtLeastOnceDelivery
+from worker.delivery import DeliveryConfig
 from worker.events import dead_letter
 from worker.kafka import KafkaConfig
 from worker.lanes import Lane, Outcome, Result, Run
@@ -31,8 +32,9 @@ class Delivered:
 
     delivery: AtLeastOnceDelivery
     topics: OutputTopics
-    commits: list[dict[TopicPartition, int]] = field(default_factory=list)
-    settled: list[Run] = field(default_factory=list)
+    commits: list[Mapping[TopicPartition, int]] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    before_commit: Callable[[Mapping[TopicPartition, int]], Awaitable[None]] | None = None
 
     async def lane(self, partition: int) -> Lane:
         """An open lane."""
@@ -40,9 +42,23 @@ class Delivered:
         await self.delivery.open_lane(lane)
         return lane
 
-    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Remember what the group would be told."""
+        if self.before_commit is not None:
+            await self.before_commit(offsets)
         self.commits.append(offsets)
+
+    async def committed(self, partition: TopicPartition) -> int | None:
+        """The last of them."""
+        return next((c[partition] for c in reversed(self.commits) if partition in c), None)
+
+    def settled(self, run: Run) -> None:
+        """Remember what is done."""
+        self.runs.append(run)
+
+    def lost(self, lane: Lane, after_s: float) -> None:
+        """Never: this kind of delivery keeps its lanes."""
+        raise AssertionError(lane)
 
 
 StartDelivery = Callable[[], AbstractAsyncContextManager[Delivered]]
@@ -85,10 +101,10 @@ def start(kafka: LocalKafka, topics: Topics) -> StartDelivery:
         )
         config = KafkaConfig(bootstrap_servers=kafka.bootstrap_servers)
         delivery = AtLeastOnceDelivery(
-            DeliveryConfig(commit_interval_ms=20), config, out, Metrics()
+            DeliveryConfig(), config, out, Metrics(), commit_interval_ms=20
         )
         delivered = Delivered(delivery, out)
-        await delivery.start(delivered.commit, delivered.settled.append)
+        await delivery.start(delivered)
         try:
             yield delivered
         finally:
@@ -129,7 +145,7 @@ async def test_runs_come_out_in_order_and_are_committed_as_far_as_they_go(
         committed = [commit[partition] for commit in delivered.commits if partition in commit]
         assert committed == sorted(set(committed))
         assert set(committed) <= set(ends)
-    assert len(delivered.settled) == 20
+    assert len(delivered.runs) == 20
 
 
 async def test_what_is_committed_is_with_the_broker(
@@ -138,16 +154,14 @@ async def test_what_is_committed_is_with_the_broker(
     missing: list[int] = []
     async with start() as delivered:
         lane = await delivered.lane(0)
-        commit = delivered.commit
 
-        async def check(offsets: dict[TopicPartition, int]) -> None:
+        async def check(offsets: Mapping[TopicPartition, int]) -> None:
             (offset,) = offsets.values()
             there = {r.value for r in await read_all(delivered.topics.categories)}
             wanted = {b"categories 0:%d" % o for o in range(offset) if o % 10 != 9}
             missing.append(len(wanted - there))
-            await commit(offsets)
 
-        delivered.delivery._commit = check
+        delivered.before_commit = check
         for begin in range(0, 2_000, 50):
             await delivered.delivery.submit([run_of(lane, range(begin, begin + 50))])
         await delivered.delivery.flush()
