@@ -219,7 +219,7 @@ class _Attributes:
     def score_labels(
         self, features: Tensor, masks: DeviceMasks, mask_rows: NDArray[np.int64]
     ) -> LabelScores:
-        return self._head.above(features, masks, mask_rows, self._thresholds)
+        return self._head.labels_above(features, masks, mask_rows, self._thresholds)
 
 
 def predictor_of(

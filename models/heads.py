@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kernels import masked_scores_above
+from kernels import MaskedLinear
 from models.labels import DeviceMasks
 from models.predictor import CategoryScores, LabelScores
 
@@ -104,22 +104,15 @@ def best_rows(scores: Tensor, top_k: int) -> Tensor:
     return rows.gather(1, order)
 
 
-class AttributeHead(nn.Module):
+class AttributeHead(MaskedLinear):
     """One linear layer to all labels, read only where a product's mask allows (ave-label-masking).
 
     The score of label j of a product whose relevant labels are M is ``sigmoid(w_j . x + b_j)``
     for j in M; other labels have no score.
     """
 
-    def __init__(self, num_features: int, num_labels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_labels, num_features))
-        # Labels are rare: sigmoid(-3) = 0.05, near their share among relevant ones.
-        self.bias = nn.Parameter(torch.full((num_labels,), -3.0))
-        nn.init.normal_(self.weight, std=0.02)
-
     @torch.inference_mode()
-    def above(
+    def labels_above(
         self,
         features: Tensor,
         masks: DeviceMasks,
@@ -129,14 +122,13 @@ class AttributeHead(nn.Module):
         """Relevant labels at or above ``thresholds`` [L], within a product best first."""
         indptr, rows, scores = (
             part.cpu().numpy()
-            for part in masked_scores_above(
+            for part in self.above(
                 features,
-                self.weight,
-                self.bias,
                 masks.indptr,
                 masks.indices,
                 torch.from_numpy(mask_rows).to(features.device),
                 threshold=thresholds,
+                num_categories=len(np.unique(mask_rows)),
             )
         )
         owner = np.repeat(np.arange(len(mask_rows)), np.diff(indptr))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,15 @@ class Case:
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether the length of a row of features or weights is among its arguments."""
+        return "num_features" in self.kernel.arg_names
+
+    def with_constants(self, **constants: Any) -> Case:
+        """The same with other constants."""
+        return replace(self, constants=self.constants | constants)
 
 
 @dataclass(frozen=True)

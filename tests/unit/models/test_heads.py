@@ -88,7 +88,7 @@ def test_attributes_are_relevant_above_threshold_and_best_first() -> None:
         torch.device("cpu"),
     )
     thresholds = torch.tensor([0.6, 0.5, 0.5, 0.99])
-    found = head.above(torch.zeros(3, 1), masks, np.array([0, -1, 1]), thresholds)
+    found = head.labels_above(torch.zeros(3, 1), masks, np.array([0, -1, 1]), thresholds)
     assert found.indptr.tolist() == [0, 2, 2, 2]
     assert found.rows.tolist() == [1, 2]
     np.testing.assert_allclose(found.scores, 1 / (1 + np.exp([-2.0, -1.0])), rtol=1e-6)
