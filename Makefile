@@ -6,7 +6,7 @@ BIN := .venv/bin
 SETUP := $(PYTHON) scripts/setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench-stream fuzz lock clean
+.PHONY: help setup demo test check format bench-stream bench-kernels fuzz lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\): ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -41,6 +41,11 @@ bench-stream: ## Worker against plain Faust: DATA=dir PRODUCTS=n RUNS=3 JSON=fil
 	@$(SETUP) --needs-kafka
 	@$(BIN)/python -m benchmarks.stream $(if $(DATA),--data "$(DATA)") \
 	  $(if $(PRODUCTS),--products "$(PRODUCTS)") $(if $(RUNS),--runs "$(RUNS)") \
+	  $(if $(JSON),--json "$(JSON)") $(ARGS)
+
+bench-kernels: ## Kernels against dense torch, on a GPU where there is one: MASKS=file JSON=file
+	@$(SETUP)
+	@$(BIN)/python -m benchmarks.kernels $(if $(MASKS),--masks "$(MASKS)") \
 	  $(if $(JSON),--json "$(JSON)") $(ARGS)
 
 fuzz: ## Mutated events through a real worker: N=100000 DATA=dir
