@@ -182,3 +182,15 @@ def test_check_masks(indptr: list[int], indices: list[int], message: str | None)
     else:
         with pytest.raises(ValueError, match=message):
             check_masks(*table, 4)
+
+
+def test_a_mask_table_beyond_32_bits() -> None:
+    """One label stands for all 2^31 of the first row."""
+    many = 2**31 + 3
+    indices = torch.tensor([3]).expand(many + 1)
+    indptr = torch.tensor([0, many, many + 1])
+    masks = heads(mask_indptr=indptr, mask_indices=indices, mask_rows=torch.tensor([1, -1, 1, 1]))
+    entries, scores = masked_scores(**masks)
+    assert entries.tolist() == [0, 1, 1, 2, 3]
+    logits = torch.tensor([0.0, -3.0, 5.5])
+    torch.testing.assert_close(scores, torch.sigmoid(logits))
