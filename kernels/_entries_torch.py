@@ -73,7 +73,8 @@ def entries_of(mask_indptr: Tensor, mask_indices: Tensor, mask_rows: Tensor) -> 
     indptr = cumulated(lengths)
     places = torch.repeat_interleave(first - indptr[:-1], lengths)
     places += torch.arange(len(places), device=places.device)
-    return Entries(indptr, mask_indices.index_select(0, places), int(row_lengths.sum()))
+    # Indexed, not index_select: that one would copy a table that is not contiguous.
+    return Entries(indptr, mask_indices[places], int(row_lengths.sum()))
 
 
 def logits_of(entries: Entries, features: Tensor, weight: Tensor) -> Tensor:
