@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels._dispatch import is_interpreted
-from kernels._rows_triton import entry_indptr, product_blocks
+from kernels._rows_triton import FUSED, entry_indptr, product_blocks
 from kernels._score_kernels_triton import dense_kernel, gather_kernel, grouped_kernel
 from kernels._variants import Problem, Variant, choose, tiles
 
@@ -172,6 +172,7 @@ def _gather(
         BLOCK_D=tile.block_d,
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
+        **FUSED,
     )
 
 
@@ -213,6 +214,7 @@ def _grouped(
         BLOCK_D=tile.block_d,
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
+        **FUSED,
     )
 
 
@@ -253,4 +255,5 @@ def _dense(
         BLOCK_D=tile.block_d,
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
+        **FUSED,
     )

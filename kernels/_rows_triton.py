@@ -13,8 +13,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["BLOCK_B", "NUM_WARPS", "ProductBlocks", "entry_indptr", "product_blocks"]
+__all__ = ["BLOCK_B", "FUSED", "NUM_WARPS", "ProductBlocks", "entry_indptr", "product_blocks"]
 
+# Every launch says it: Triton is about to change what it does where nothing is said.
+FUSED = {"enable_fp_fusion": True}
 BLOCK_B = 1_024
 NUM_WARPS = 8
 
@@ -86,6 +88,7 @@ def entry_indptr(mask_indptr: Tensor, mask_rows: Tensor) -> Tensor:
         len(mask_indptr) - 1,
         BLOCK_B=BLOCK_B,
         num_warps=NUM_WARPS,
+        **FUSED,
     )
     return indptr
 
@@ -126,6 +129,7 @@ def product_blocks(
         BLOCK_M=block_m,
         BLOCK_B=BLOCK_B,
         num_warps=NUM_WARPS,
+        **FUSED,
     )
     # A row of m products has at most 1 + (m - 1) / block_m blocks.
     spread = min(num_products, num_masks, num_categories)

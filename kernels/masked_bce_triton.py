@@ -14,7 +14,7 @@ from kernels._bce_kernels_triton import (
     mark_kernel,
 )
 from kernels._logits_triton import Batch, dot_options, entries, rows_in_place, scored
-from kernels._rows_triton import product_blocks
+from kernels._rows_triton import FUSED, product_blocks
 from kernels._targets import POSITIVE, SAMPLED_NEGATIVE
 
 __all__ = ["masked_bce_backward", "masked_bce_forward"]
@@ -82,6 +82,7 @@ def masked_bce_forward(
         HAS_POSITIVE_WEIGHT=positive_weight is not None,
         HAS_NEGATIVES=negative_indptr is not None,
         BLOCK_N=BLOCK_N,
+        **FUSED,
     )
     return losses, values
 
@@ -115,6 +116,7 @@ def _mark(
         num_labels.bit_length(),
         FLAG=flag,
         BLOCK_P=BLOCK_P,
+        **FUSED,
     )
 
 
@@ -176,6 +178,7 @@ def _grad_features(
             batch.num_masks,
             BLOCK_N=GRAD_BLOCK_N,
             BLOCK_D=GRAD_BLOCK_D,
+            **FUSED,
         )
         return
     dtype = torch.promote_types(features_dtype, weight.dtype)
@@ -200,6 +203,7 @@ def _grad_features(
         BLOCK_M=GROUPED_BLOCK_M,
         BLOCK_N=GROUPED_BLOCK_N,
         BLOCK_D=GROUPED_BLOCK_D,
+        **FUSED,
     )
 
 
@@ -232,6 +236,7 @@ def _grad_heads(
         num_entries,
         batch.num_masks,
         BLOCK_N=BLOCK_N,
+        **FUSED,
     )
     # Stable: the sums have one order.
     labels, order = torch.sort(labels, stable=True)
@@ -264,6 +269,7 @@ def _grad_heads(
         BY_LABEL=not touched_only,
         BLOCK_E=GRAD_BLOCK_N,
         BLOCK_D=GRAD_BLOCK_D,
+        **FUSED,
     )
     touched = labels[first[:rows]] if touched_only else labels.new_empty(0)
     return grad_weight, grad_bias, touched

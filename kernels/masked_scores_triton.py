@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kernels._logits_triton import Batch, entries, scored
+from kernels._rows_triton import FUSED
 from kernels._select_kernels_triton import above_kernel, count_above_kernel, top_k_kernel
 
 __all__ = ["masked_scores", "masked_scores_above", "masked_top_k"]
@@ -67,6 +68,7 @@ def masked_scores_above(
             batch.num_masks,
             PER_LABEL=thresholds is not None,
             BLOCK_N=BLOCK_N,
+            **FUSED,
         )
         torch.cumsum(counts, 0, out=kept_indptr[1:])
     num_kept = batch.num_entries if padded else int(kept_indptr[-1])
@@ -89,6 +91,7 @@ def masked_scores_above(
             batch.num_masks,
             PER_LABEL=thresholds is not None,
             BLOCK_N=BLOCK_N,
+            **FUSED,
         )
     return kept_indptr, labels, kept
 
@@ -141,5 +144,6 @@ def _best(batch: Batch, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         batch.num_masks,
         BLOCK_K=block_k,
         BLOCK_N=TOP_BLOCK_N,
+        **FUSED,
     )
     return labels, best

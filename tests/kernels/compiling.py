@@ -12,6 +12,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from kernels._rows_triton import FUSED
+
 __all__ = ["ARCHITECTURES", "Case", "Compiled", "compile_case"]
 
 # Compute capability and shared memory that a program may have, bytes (CUDA C++ guide, table 30).
@@ -75,7 +77,9 @@ def compile_case(case: Case, capability: int, directory: Path, *, aligned_rows: 
         if signature[name].startswith("*") or (aligned_rows and name in _ROWS)
     }
     source = ASTSource(case.kernel, signature, constexprs=case.constants, attrs=hints)
-    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=case.options)
+    made = triton.compile(
+        source, target=GPUTarget("cuda", capability, 32), options=FUSED | case.options
+    )
     binary = directory / "kernel.cubin"
     binary.write_bytes(made.asm["cubin"])
     usage = subprocess.run(
