@@ -20,9 +20,10 @@ __all__ = ["Timing", "peak_bytes", "quantiles", "time_calls"]
 
 _QUANTILES = (0.2, 0.5, 0.8)
 _FEWEST_RUNS, _MOST_RUNS = 3, 200
-# do_bench adds warm-up and estimate; below 4 ms its quantiles stand on few runs.
+# Below 4 ms quantiles stand on few runs. What is timed twice (as a graph, too), each time with
+# warm-up and estimate, takes about four times the repetitions.
 _FEWEST_REP_MS, _MOST_REP_MS = 4.0, 40.0
-_REP_SHARE = 0.5
+_REP_SHARE = 0.25
 # Below this, launches from Python take a visible part: the call is also timed in a CUDA graph.
 _LAUNCH_BOUND_MS = 0.5
 
