@@ -8,15 +8,21 @@ over the touched labels is faster, and picks.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding
 
 __all__ = ["Entries", "compute_dtype", "cumulated", "entries_of", "logits_of", "sparse_rows"]
 
 # A dense product does so many pairs in the time of one that is sampled (measured, two cores).
 _DENSE_PAIRS = 4
+# What is widened at once: 16 MB in float32, which the allocator keeps and a cache half holds.
+_WIDENED_ELEMENTS = 4_000_000
+# Marking a label takes a part of the time of sorting an entry.
+_MARKS_AN_ENTRY = 32
 
 # Torch warns once that compressed sparse tensors are in beta. What is used of them here is pinned
 # by tests, and the warning would come out of the first batch.
@@ -88,22 +94,52 @@ def logits_of(entries: Entries, features: Tensor, weight: Tensor) -> Tensor:
         return features.new_zeros(num_entries)
     touched = min(entries.num_row_labels, len(weight))
     if entries.num_products * touched <= _DENSE_PAIRS * num_entries:
-        labels = torch.unique(entries.label_rows)
-        columns = torch.searchsorted(labels, entries.label_rows)
-        dense = features @ weight.index_select(0, labels).to(features.dtype).t()
+        labels, columns = _touched(entries.label_rows, len(weight))
+        dense = features @ embedding(labels, weight).to(features.dtype).t()
         return dense.flatten().index_select(0, entries.owners() * len(labels) + columns)
-    columns = entries.label_rows
-    if weight.dtype != features.dtype:
-        # In the features' dtype, and only of rows that are read.
-        labels, columns = _touched(columns, len(weight))
-        weight = weight.index_select(0, labels).to(features.dtype)
-    wanted = sparse_rows(entries.indptr, columns, features.new_zeros(num_entries), len(weight))
+    if weight.dtype == features.dtype:
+        return _sampled(entries.indptr, entries.label_rows, features, weight)
+    logits = [
+        _sampled_widened(
+            entries.indptr[first : end + 1], entries.label_rows, features[first:end], weight
+        )
+        for first, end in _chunks(entries.indptr, max(1, _WIDENED_ELEMENTS // weight.shape[1]))
+    ]
+    return torch.cat(logits)
+
+
+def _chunks(indptr: Tensor, num_entries: int) -> Iterator[tuple[int, int]]:
+    """First and end of stretches of products of at most so many entries, or of one product."""
+    first, num_products = 0, len(indptr) - 1
+    while first < num_products:
+        most = indptr[first] + num_entries
+        end = max(first + 1, int(torch.searchsorted(indptr, most, right=True)) - 1)
+        yield first, min(end, num_products)
+        first = end
+
+
+def _sampled_widened(
+    indptr: Tensor, label_rows: Tensor, features: Tensor, weight: Tensor
+) -> Tensor:
+    """Logits of some products, with the label rows that they read widened to features' dtype."""
+    label_rows = label_rows[int(indptr[0]) : int(indptr[-1])]
+    labels, columns = _touched(label_rows, len(weight))
+    rows = embedding(labels, weight).to(features.dtype)
+    return _sampled(indptr - indptr[0], columns, features, rows)
+
+
+def _sampled(indptr: Tensor, columns: Tensor, features: Tensor, weight: Tensor) -> Tensor:
+    wanted = sparse_rows(indptr, columns, features.new_zeros(len(columns)), len(weight))
     sampled: Tensor = torch.sparse.sampled_addmm(wanted, features, weight.t(), beta=0.0)
     return sampled.values()
 
 
 def _touched(label_rows: Tensor, num_labels: int) -> tuple[Tensor, Tensor]:
-    """Distinct labels, sorted, and the place of each entry's among them; faster than a sort."""
+    """Distinct labels, sorted, and the place of each entry's among them."""
+    if _MARKS_AN_ENTRY * len(label_rows) < num_labels:
+        labels, columns = torch.unique(label_rows, return_inverse=True)
+        return labels, columns
+    # Marking every label is faster than sorting the entries.
     is_touched = torch.zeros(num_labels, dtype=torch.bool, device=label_rows.device)
     is_touched[label_rows] = True
     places = is_touched.cumsum(0) - 1
