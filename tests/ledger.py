@@ -37,11 +37,11 @@ class Outputs:
 
     @classmethod
     async def read(cls, read_all: TopicReader, names: WorkerTopics) -> Outputs:
-        """What is there now: wait for the group to have caught up before."""
+        """What a reader of committed events sees now: let the group catch up before."""
         return cls(
-            await read_all(names.categories_topic),
-            await read_all(names.attributes_topic),
-            await read_all(names.dead_letters_topic),
+            await read_all(names.categories_topic, read_committed=True),
+            await read_all(names.attributes_topic, read_committed=True),
+            await read_all(names.dead_letters_topic, read_committed=True),
         )
 
 

@@ -71,6 +71,8 @@ class Group:
                 "bootstrap.servers": self.bootstrap_servers,
                 "group.id": self.group_id,
                 "enable.auto.commit": False,
+                # Else it waits for a moment without an open transaction, which may never come.
+                "isolation.level": "read_uncommitted",
                 "log_level": 3,
             }
         )

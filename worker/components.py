@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from worker.at_least_once import AtLeastOnceDelivery
 from worker.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, BatchingConfig
-from worker.delivery import DeliveryConfig
+from worker.delivery import Delivery, DeliveryConfig
+from worker.exactly_once import ExactlyOnceDelivery
 from worker.hot_path import HotPath, HotPathConfig
 from worker.intake import Intake, IntakeConfig
+from worker.lane_writer import TransactionsConfig
 from worker.masks import MaskCacheConfig
 from worker.metrics import Metrics
 from worker.outbox import OutputTopics
@@ -15,27 +17,19 @@ from worker.serving import InferenceConfig, ServingLoader
 from worker.settings import Settings
 from worker.topics import TopicFacts
 
-__all__ = ["batching_config", "build_control", "build_hot_path", "inference_config"]
+__all__ = [
+    "batching_config",
+    "build_control",
+    "build_delivery",
+    "build_hot_path",
+    "inference_config",
+]
 
 
 def build_hot_path(settings: Settings, facts: TopicFacts, metrics: Metrics) -> HotPath:
     """The stages from Kafka to Kafka."""
     kafka = settings.kafka()
-    delivery = AtLeastOnceDelivery(
-        DeliveryConfig(
-            compression=settings.compression,
-            max_event_bytes=facts.max_event_bytes,
-        ),
-        kafka,
-        OutputTopics(
-            categories=settings.categories_topic,
-            attributes=settings.attributes_topic,
-            dead_letters=settings.dead_letters_topic,
-            num_partitions=dict(facts.partitions),
-        ),
-        metrics,
-        commit_interval_ms=settings.commit_interval_ms,
-    )
+    delivery = build_delivery(settings, facts, metrics)
     intake = Intake(
         IntakeConfig(
             topic=settings.input_topic,
@@ -59,6 +53,38 @@ def build_hot_path(settings: Settings, facts: TopicFacts, metrics: Metrics) -> H
         batching=batching_config(settings), drain_timeout_s=settings.drain_timeout_s
     )
     return HotPath(config, intake, delivery, metrics)
+
+
+def build_delivery(settings: Settings, facts: TopicFacts, metrics: Metrics) -> Delivery:
+    """Delivery of the kind that the settings name."""
+    config = DeliveryConfig(compression=settings.compression, max_event_bytes=facts.max_event_bytes)
+    kafka = settings.kafka()
+    topics = OutputTopics(
+        categories=settings.categories_topic,
+        attributes=settings.attributes_topic,
+        dead_letters=settings.dead_letters_topic,
+        num_partitions=dict(facts.partitions),
+    )
+    metrics.delivery.info({"kind": settings.delivery})
+    if settings.delivery == "at_least_once":
+        return AtLeastOnceDelivery(
+            config, kafka, topics, metrics, commit_interval_ms=settings.commit_interval_ms
+        )
+    transactions = TransactionsConfig(
+        interval_ms=settings.transaction_interval_ms,
+        timeout_ms=settings.transaction_timeout_ms,
+        # The other half is with the broker, or on its way through the stages.
+        max_products=max(1, settings.max_in_flight_products // 2),
+    )
+    return ExactlyOnceDelivery(
+        config,
+        transactions,
+        kafka,
+        topics,
+        metrics,
+        group_id=settings.group_id,
+        fenced_pause_s=settings.heartbeat_interval_ms / 1000,
+    )
 
 
 def batching_config(settings: Settings) -> BatchingConfig:

@@ -40,6 +40,7 @@ def find_contradictions(settings: Settings) -> list[Problem]:
     """Every contradiction among the settings; reads no file, but looks whether files are there."""
     return [
         *_group(settings),
+        *_delivery(settings),
         *_sasl(settings),
         *_tls(settings),
         *_embedded(settings),
@@ -65,6 +66,17 @@ def _group(settings: Settings) -> Iterator[Problem]:
         yield Problem(
             ("max_poll_interval_ms", "session_timeout_ms"),
             "a poll interval of at least the session timeout",
+        )
+
+
+def _delivery(settings: Settings) -> Iterator[Problem]:
+    if settings.delivery != "exactly_once" or settings.broker == "embedded":
+        return
+    if settings.transaction_interval_ms * 3 > settings.transaction_timeout_ms:
+        yield Problem(
+            ("transaction_interval_ms", "session_timeout_ms"),
+            "an interval of at most a third of the session timeout, after which a transaction "
+            "times out",
         )
 
 
@@ -114,6 +126,11 @@ def _embedded(settings: Settings) -> Iterator[Problem]:
     if settings.create_topics and "create_topics" in settings.model_fields_set:
         yield Problem(
             ("create_topics", "broker"), "false or unset: the embedded broker creates no topics"
+        )
+    if settings.delivery == "exactly_once" and "delivery" in settings.model_fields_set:
+        yield Problem(
+            ("delivery", "broker"),
+            "at_least_once or unset: the embedded broker's transactions prove nothing",
         )
 
 

@@ -8,6 +8,7 @@ Runs on the model thread: one pipelined read for all that a batch lacks, bounded
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -57,30 +58,36 @@ class MaskCacheConfig:
 
 
 class MaskMemory:
-    """Packed masks by key, least recently used first out. Outlives a release."""
+    """Packed masks by key, least recently used first out.
+
+    Outlives a release: the next one is warmed on the loading thread while the model thread reads.
+    """
 
     def __init__(self, max_bytes: int) -> None:
+        self._lock = threading.Lock()
         self._max_bytes = max_bytes
         self._bytes = 0
         self._entries: OrderedDict[str, NDArray[np.uint32]] = OrderedDict()
 
     def get(self, key: str) -> NDArray[np.uint32] | None:
         """The mask, or None."""
-        mask = self._entries.get(key)
-        if mask is not None:
-            self._entries.move_to_end(key)
-        return mask
+        with self._lock:
+            mask = self._entries.get(key)
+            if mask is not None:
+                self._entries.move_to_end(key)
+            return mask
 
     def put(self, key: str, mask: NDArray[np.uint32]) -> None:
         """Keep a mask; the oldest go when the bound is reached."""
-        previous = self._entries.pop(key, None)
-        if previous is not None:
-            self._bytes -= previous.nbytes
-        self._entries[key] = mask
-        self._bytes += mask.nbytes
-        while self._bytes > self._max_bytes and len(self._entries) > 1:
-            _, oldest = self._entries.popitem(last=False)
-            self._bytes -= oldest.nbytes
+        with self._lock:
+            previous = self._entries.pop(key, None)
+            if previous is not None:
+                self._bytes -= previous.nbytes
+            self._entries[key] = mask
+            self._bytes += mask.nbytes
+            while self._bytes > self._max_bytes and len(self._entries) > 1:
+                _, oldest = self._entries.popitem(last=False)
+                self._bytes -= oldest.nbytes
 
 
 class RedisMasks:

@@ -36,6 +36,12 @@ class Metrics:
             "delivery_recoveries", "Times the producer was replaced after a failure"
         )
         self.commits = self._counter("commits", "Offset commits by outcome", "outcome")
+        self.transactions = self._counter("transactions", "Transactions committed")
+        self.aborted_transactions = self._counter(
+            "aborted_transactions",
+            "Transactions given up: fenced, refused, revoked, moved, timed_out, failed",
+            "reason",
+        )
         self.lost_lanes = self._counter(
             "lost_lanes", "Lanes dropped because their outputs could not be delivered"
         )
@@ -67,6 +73,7 @@ class Metrics:
         self.event_delay_seconds = self._gauge(
             "event_delay_seconds", "Age of the oldest event in the last settled run"
         )
+        self.delivery = Info("sortiment_delivery", "The kind of delivery", registry=self.registry)
         self.release = Info("sortiment_release", "The active release", registry=self.registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

@@ -82,9 +82,10 @@ class Announcement:
 
 
 class ReleaseControl(Service):
-    """Reads the control topic, loads the active release once and hands it to the hot path.
+    """Follows the control topic: loads what is announced beside what is served, then swaps.
 
-    With a release active, a newer announcement is noted and takes effect at the next start.
+    A release that is refused changes nothing: the one before goes on, and the reason is told. To
+    roll back, announce the old one.
 
     Args:
         loader: loads and checks a release, on a thread.
@@ -118,7 +119,7 @@ class ReleaseControl(Service):
         self._read_whole = False
         self._news = asyncio.Event()
         self._thread: threading.Thread | None = None
-        self._waiting_for = f"reading topic {topic}"
+        self._state = f"reading topic {topic}"
 
     @property
     def is_loading(self) -> bool:
@@ -127,7 +128,7 @@ class ReleaseControl(Service):
 
     def not_ready(self) -> list[str]:
         """Why no release is served; empty when one is."""
-        return [] if self._serving is not None else [self._waiting_for]
+        return [] if self._serving is not None else [self._state]
 
     def status(self) -> dict[str, Any]:
         """What is active, announced and refused, as JSON takes it."""
@@ -160,13 +161,11 @@ class ReleaseControl(Service):
 
     def _note(self) -> str:
         active, announced = self._serving, self._announced
-        if active is None:
-            return self._waiting_for
-        if announced is None or announced.manifest_sha256 == active.release.manifest_sha256:
-            return "serving"
-        if self._pinned is not None:
-            return f"{announced.release} is announced; SORTIMENT_RELEASE overrules it"
-        return f"{announced.release} is announced, takes effect at restart"
+        if active is None or self._pinned is None or announced is None:
+            return self._state
+        if announced.manifest_sha256 == active.release.manifest_sha256:
+            return self._state
+        return f"{announced.release} is announced; SORTIMENT_RELEASE overrules it"
 
     @Service.task
     async def _follow(self) -> None:
@@ -226,15 +225,23 @@ class ReleaseControl(Service):
 
     @Service.task
     async def _load(self) -> None:
-        while not self.should_stop and self._serving is None:
+        while not self.should_stop:
             wanted = self._wanted()
-            if wanted is not None:
-                await self._load_one(*wanted)
-            elif self._read_whole:
-                self._waiting_for = self._nothing_announced()
-                _log.warning("%s", self._waiting_for)
-            if self._serving is None:
-                await self._await_news(_RETRY_REFUSED_S if wanted else None)
+            is_settled = True
+            if wanted is not None and not self._serves(wanted):
+                is_settled = await self._load_one(*wanted)
+            elif wanted is not None:
+                self._state = "serving"
+            elif self._serving is None and self._read_whole:
+                self._state = self._nothing_announced()
+                _log.warning("%s", self._state)
+            await self._await_news(None if is_settled else _RETRY_REFUSED_S)
+
+    def _serves(self, wanted: tuple[str, str | None]) -> bool:
+        """Whether the active release is the wanted one; a pinned one is, once it is loaded."""
+        _, manifest_sha256 = wanted
+        active = self._serving
+        return active is not None and manifest_sha256 in (None, active.release.manifest_sha256)
 
     def _nothing_announced(self) -> str:
         text = (
@@ -259,17 +266,25 @@ class ReleaseControl(Service):
             await asyncio.wait_for(self._news.wait(), timeout_s)
         self._news.clear()
 
-    async def _load_one(self, address: str, manifest_sha256: str | None) -> None:
-        self._waiting_for = f"loading the release at {mask(address)}"
-        _log.info("%s", self._waiting_for)
+    async def _load_one(self, address: str, manifest_sha256: str | None) -> bool:
+        """Load beside what is served, and swap; False where the release is refused."""
+        self._state = f"loading the release at {mask(address)}{self._beside()}"
+        _log.info("%s", self._state)
         try:
             serving = await self._on_thread(lambda: self._loader.load(address, manifest_sha256))
         except Exception as error:  # noqa: BLE001
             # A release comes from outside and may fail in any way; the worker must outlive that.
             self._refuse(address, error)
-            return
-        self._serving = serving
+            return False
+        before, self._serving = self._serving, serving
+        self._state = "serving"
         self._serve(serving)
+        if before is not None:
+            _log.info("swapped: %s after %s", serving.release.id, before.release.id)
+        return True
+
+    def _beside(self) -> str:
+        return f"; serving {self._serving.release.id}" if self._serving is not None else ""
 
     async def _on_thread(self, load: Callable[[], Serving]) -> Serving:
         # Not an executor's thread: these are waited for at exit, and a fetch may take minutes.
@@ -293,5 +308,5 @@ class ReleaseControl(Service):
         self._metrics.refused_releases.inc()
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self._refusals.append({"what": what, "reason": reason, "at": now})
-        self._waiting_for = f"refused {what}: {reason}"
+        self._state = f"refused {what}: {reason}{self._beside()}"
         _log.error("refused %s: %s", what, reason)

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints, Valida
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker.contradictions import Problem, find_contradictions
+from worker.delivery import Compression, DeliveryKind
 from worker.errors import ConfigError
 from worker.kafka import Broker, KafkaConfig, SaslMechanism, SecurityProtocol
 from worker.topics import TopicsConfig
@@ -159,14 +160,23 @@ class Settings(BaseSettings):
         268_435_456, ge=1_048_576, description="The same for the size of the input events."
     )
     commit_interval_ms: int = Field(
-        1_000, ge=10, le=60_000, description="Time between commits of offsets."
+        1_000,
+        ge=10,
+        le=60_000,
+        description="Time between commits of offsets, where delivery is at least once.",
     )
-    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
-        "snappy", description="Compression of what is sent."
+    transaction_interval_ms: int = Field(
+        100,
+        ge=1,
+        le=60_000,
+        description="Time between the beginnings of a partition's transactions, where delivery is "
+        "exactly once.",
     )
-    delivery: Literal["at_least_once"] = Field(
-        "at_least_once",
-        description="What a crash may do to outputs: repeat some, with the same event ids.",
+    compression: Compression = Field("snappy", description="Compression of what is sent.")
+    delivery: DeliveryKind = Field(
+        "exactly_once",
+        description="What a reader of committed events sees after a crash: every output once, or "
+        "some again, with the same event ids. The embedded broker: at least once.",
     )
     drain_timeout_s: float = Field(
         25.0,
@@ -226,6 +236,14 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         "text", description="`json`: one JSON object a line."
     )
+
+    @property
+    def transaction_timeout_ms(self) -> int:
+        """How long a transaction may stay open: as long as a worker may be silent.
+
+        At most what brokers allow unless told otherwise (``transaction.max.timeout.ms``).
+        """
+        return min(self.session_timeout_ms, 900_000)
 
     def kafka(self) -> KafkaConfig:
         """How Kafka clients connect."""
@@ -335,6 +353,8 @@ def load_settings(
             problems.append(_contradiction(settings, problem))
     if problems:
         raise ConfigError(problems)
+    if settings.broker == "embedded":
+        return settings.model_copy(update={"delivery": "at_least_once"})
     return settings
 
 

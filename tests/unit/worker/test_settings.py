@@ -125,7 +125,13 @@ def test_the_folder_of_local_services_is_no_typing_error(monkeypatch: pytest.Mon
         ({"redis_url": "http://h"}, "REDIS_URL", "rediss://"),
         ({"redis_url": "redis://h:x"}, "REDIS_URL", "rediss://"),
         ({"input_topic": "a b"}, "SORTIMENT_INPUT_TOPIC", "'a b'"),
-        ({"delivery": "exactly_once"}, "SORTIMENT_DELIVERY", "at_least_once"),
+        ({"delivery": "at_most_once"}, "SORTIMENT_DELIVERY", "'exactly_once' or 'at_least_once'"),
+        ({"broker": "embedded", "delivery": "exactly_once"}, "SORTIMENT_DELIVERY", "embedded"),
+        (
+            {"transaction_interval_ms": "10001"},
+            "SORTIMENT_TRANSACTION_INTERVAL_MS",
+            "SORTIMENT_SESSION_TIMEOUT_MS=30000",
+        ),
         ({"web_port": "0"}, "SORTIMENT_WEB_PORT", "'0'"),
     ],
 )
@@ -200,6 +206,17 @@ def test_secrets_have_no_flag() -> None:
 )
 def test_mask(url: str, masked: str) -> None:
     assert mask(url) == masked
+
+
+def test_delivery_is_exactly_once_except_with_the_embedded_broker() -> None:
+    assert load_settings().delivery == "exactly_once"
+    assert load_settings({"broker": "embedded"}).delivery == "at_least_once"
+
+
+def test_a_transaction_lasts_no_longer_than_a_session_and_than_brokers_allow() -> None:
+    assert load_settings({"session_timeout_ms": 40_000}).transaction_timeout_ms == 40_000
+    longest = load_settings({"session_timeout_ms": 1_800_000, "max_poll_interval_ms": 1_800_000})
+    assert longest.transaction_timeout_ms == 900_000
 
 
 def test_the_embedded_broker_creates_no_topics() -> None:

@@ -1,0 +1,180 @@
+"""How often a worker died with a product in hand: counted in Redis, so that it outlives the worker.
+
+Before a stage that a product could kill the process in, the offsets that go in are noted, and the
+note is taken back when they are through. A note that is still there when its partition is opened
+was left by a worker that died (or hung) in that stage: each of its offsets has one attempt more.
+Without Redis nothing is counted, and a product that kills the process kills it again and again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import redis.asyncio
+from aiokafka import TopicPartition
+from redis import RedisError
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from worker.metrics import Metrics
+
+if TYPE_CHECKING:
+    from redis.asyncio.client import Pipeline
+
+__all__ = ["Attempts", "AttemptsConfig"]
+
+_log = logging.getLogger(__name__)
+
+_OFFSET = np.dtype("<i8")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttemptsConfig:
+    """Where attempts are counted.
+
+    Attributes:
+        redis_url: None for no counting. May hold a password: never logged.
+        redis_timeout_ms: bound on each call; a batch waits for it.
+        redis_retry_s: after a failure Redis is left alone for so long.
+        ttl_s: what nobody touches disappears.
+        prefix: first part of the keys.
+    """
+
+    redis_url: str | None = None
+    redis_timeout_ms: int = 250
+    redis_retry_s: float = 5.0
+    ttl_s: int = 7 * 24 * 3600
+    prefix: str = "sortiment:attempts"
+
+    def __repr__(self) -> str:
+        return f"AttemptsConfig(redis={'set' if self.redis_url else None}, prefix={self.prefix!r})"
+
+
+class Attempts:
+    """Notes and counts of one worker of a group."""
+
+    def __init__(self, config: AttemptsConfig, group_id: str, metrics: Metrics) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._prefix = f"{config.prefix}:{group_id}"
+        # A worker that comes back under the same name is another one.
+        self._worker = uuid.uuid4().hex
+        self._away_until_s = 0.0
+        self._is_away = False
+        self._client: redis.asyncio.Redis | None = None
+        if config.redis_url is not None:
+            timeout_s = config.redis_timeout_ms / 1000
+            self._client = redis.asyncio.Redis.from_url(
+                config.redis_url,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=timeout_s,
+                retry=Retry(NoBackoff(), 0),
+            )
+
+    async def opened(self, partition: TopicPartition) -> dict[int, int]:
+        """Count what a partition's former owners left noted; attempts by offset, 1 and more."""
+        running, counts = self._key(partition, "running"), self._key(partition, "counts")
+        notes = await self._run("read", lambda pipeline: pipeline.hgetall(running))
+        if notes is None:
+            return {}
+        own = self._worker.encode()
+        left = {field: note for field, note in notes[0].items() if not field.startswith(own)}
+
+        def count(pipeline: Pipeline) -> None:
+            for offset in {offset for note in left.values() for offset in _unpacked(note)}:
+                pipeline.hincrby(counts, str(offset), 1)
+            if left:
+                pipeline.hdel(running, *left)
+                pipeline.expire(counts, self._config.ttl_s)
+            pipeline.hgetall(counts)
+
+        answers = await self._run("count", count)
+        if answers is None:
+            return {}
+        return {int(offset): int(number) for offset, number in answers[-1].items()}
+
+    async def enter(self, stage: str, offsets: Mapping[TopicPartition, Sequence[int]]) -> None:
+        """Note offsets before they enter a stage; what the stage's last note held is replaced."""
+
+        def note(pipeline: Pipeline) -> None:
+            for partition, numbers in offsets.items():
+                key = self._key(partition, "running")
+                packed = np.asarray(numbers, dtype=_OFFSET).tobytes()
+                pipeline.hset(key, self._field(stage), packed)
+                pipeline.expire(key, self._config.ttl_s)
+
+        await self._run("note", note)
+
+    async def leave(self, stage: str, partitions: Iterable[TopicPartition]) -> None:
+        """Take the notes of a stage back: its offsets are through."""
+
+        def take_back(pipeline: Pipeline) -> None:
+            for partition in partitions:
+                pipeline.hdel(self._key(partition, "running"), self._field(stage))
+
+        await self._run("take back", take_back)
+
+    async def forget(self, partition: TopicPartition, offsets: Collection[int]) -> None:
+        """Drop the counts of offsets that are delivered."""
+        if offsets:
+            key = self._key(partition, "counts")
+            await self._run("forget", lambda pipeline: pipeline.hdel(key, *map(str, offsets)))
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    def _key(self, partition: TopicPartition, what: str) -> str:
+        return f"{self._prefix}:{partition.topic}:{partition.partition}:{what}"
+
+    def _field(self, stage: str) -> str:
+        return f"{self._worker}:{stage}"
+
+    async def _run(self, what: str, fill: Any) -> list[Any] | None:
+        """One pipeline, one round trip; None where Redis does not answer."""
+        if self._client is None or time.monotonic() < self._away_until_s:
+            return None
+        try:
+            async with (
+                asyncio.timeout(2 * self._config.redis_timeout_ms / 1000),  # names, too, resolve
+                self._client.pipeline(transaction=False) as pipeline,
+            ):
+                fill(pipeline)
+                answers: list[Any] = await pipeline.execute()
+        except (RedisError, OSError, TimeoutError) as error:
+            self._failed(what, error)
+            return None
+        if self._is_away:
+            self._is_away = False
+            _log.warning("Redis is back: attempts are counted again")
+        return answers
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self._metrics.redis_errors.inc()
+        self._away_until_s = time.monotonic() + self._config.redis_retry_s
+        if not self._is_away:
+            self._is_away = True
+            # The class name only: a message may quote the address with its password.
+            _log.warning(
+                "Redis could not %s attempts (%s): not counting for now, next try in %g s; a "
+                "product that kills the process would not be found out",
+                what,
+                type(error).__name__,
+                self._config.redis_retry_s,
+            )
+
+
+def _unpacked(note: bytes) -> list[int]:
+    """Offsets of a note; none where it is not one of ours."""
+    if len(note) % _OFFSET.itemsize:
+        return []
+    offsets: list[int] = np.frombuffer(note, dtype=_OFFSET).tolist()
+    return offsets
