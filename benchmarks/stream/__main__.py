@@ -29,6 +29,7 @@ _MEASURED = ("kernels", "models", "worker", "benchmarks")
 # Slower rows get a part of the input, so that each runs for some ten seconds.
 _SHARE = {
     "worker_noop": 1,
+    "worker_noop_at_least_once": 1,
     "faust_take": 5,
     "worker_model": 1,
     "offline_model": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterable, Sequence
 from itertools import cycle, islice
@@ -19,6 +20,9 @@ __all__ = ["PARTITIONS", "Input", "Topics", "load_events"]
 
 PARTITIONS = 12
 _ADMIN_S = 60.0
+_CHUNK = 10_000
+# The client waits for a whole chunk, or so long.
+_WAIT_S = 0.2
 # librdkafka reports every closed connection; failures come out of the calls.
 _QUIET: dict[str, str | int | float | bool] = {"log_level": 2}
 # A group's coordinator is settled some moments after the group appears.
@@ -104,7 +108,10 @@ class Input:
 
     def watcher(self, group: str) -> Consumer:
         """A client that asks for a group's offsets without joining it."""
-        return Consumer({"bootstrap.servers": self._bootstrap_servers, "group.id": group} | _QUIET)
+        # Else it waits for a moment without an open transaction, which may never come.
+        isolation = {"isolation.level": "read_uncommitted"}
+        servers = {"bootstrap.servers": self._bootstrap_servers}
+        return Consumer(servers | {"group.id": group} | isolation | _QUIET)
 
 
 class Topics:
@@ -136,14 +143,36 @@ class Topics:
                 removed.result(_ADMIN_S)
 
     def count(self, topic: str) -> int:
-        """Events in a topic."""
+        """Events in a topic that a reader of committed ones sees: offsets count markers as well.
+
+        Raises:
+            RuntimeError: the topic cannot be read to its end.
+        """
         consumer = Consumer(
-            {"bootstrap.servers": self._bootstrap_servers, "group.id": "benchmark-count"} | _QUIET
+            {
+                "bootstrap.servers": self._bootstrap_servers,
+                "group.id": "benchmark-count",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+            }
+            | _QUIET
         )
         try:
-            return sum(
-                consumer.get_watermark_offsets(TopicPartition(topic, number), _ADMIN_S)[1]
-                for number in range(PARTITIONS)
-            )
+            consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
+            count, at_end = 0, set()
+            deadline_s = time.monotonic() + _ADMIN_S
+            while len(at_end) < PARTITIONS:
+                if time.monotonic() > deadline_s:
+                    raise RuntimeError(f"{topic} cannot be read to its end: {count} events so far")
+                for message in consumer.consume(_CHUNK, _WAIT_S):
+                    error = message.error()
+                    if error is None:
+                        count += 1
+                    elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  its only name
+                        at_end.add(message.partition())
+                    else:
+                        raise RuntimeError(f"{topic} cannot be read: {error}")
+            return count
         finally:
             consumer.close()

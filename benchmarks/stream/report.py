@@ -17,6 +17,11 @@ Samples: TypeAlias = Mapping[str, Sequence[Sample]]
 
 # A quiet machine shows some hundredths; a tenth of a core begins to move the figures.
 MAX_OTHER_CORES = 0.1
+_COMPARED = (
+    ("worker_noop", "faust_take"),
+    ("worker_noop", "worker_noop_at_least_once"),
+    ("worker_model", "offline_model"),
+)
 _RESULTS = Path(__file__).parents[1] / "results"
 
 
@@ -75,7 +80,7 @@ def _measured(samples: Samples) -> list[Row]:
 
 def _ratios(samples: Samples) -> list[str]:
     lines = []
-    for above, below in (("worker_noop", "faust_take"), ("worker_model", "offline_model")):
+    for above, below in _COMPARED:
         if above in samples and below in samples:
             ratio = _median(samples, above) / _median(samples, below)
             lines.append(f"`{above}` / `{below}`: {ratio:.2f}")

@@ -1,4 +1,4 @@
-"""The five rows: what runs, and how its products per second are measured."""
+"""The rows: what runs, and how its products per second are measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -72,12 +72,17 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table."""
+    """One line of the table.
+
+    Attributes:
+        settings: of the worker, by name, where they are not the default.
+    """
 
     name: str
     description: str
     release: str
     measure: Callable[[Bench, Row], Sample]
+    settings: Mapping[str, object] = field(default_factory=dict)
 
 
 class _Running(Protocol):
@@ -98,7 +103,7 @@ def _worker(bench: Bench, row: Row) -> Sample:
         "control_topic": control,
         "release": bench.releases[row.release],
         "log_level": "warning",
-    }
+    } | dict(row.settings)
     process = WorkerProcess(settings, directory=bench.directory, environ=os.environ, name=group)
     try:
         return _until_last_commit(bench, row, group, source, outputs, process.child, process)
@@ -227,7 +232,14 @@ def _freeze(child: ChildProcess) -> None:
 
 
 ROWS = (
-    Row("worker_noop", "worker, model and preparing skipped", "noop", _worker),
+    Row("worker_noop", "worker, exactly once, model and preparing skipped", "noop", _worker),
+    Row(
+        "worker_noop_at_least_once",
+        "the same, at least once",
+        "noop",
+        _worker,
+        {"delivery": "at_least_once"},
+    ),
     Row("worker_model", "worker, trained model", "model", _worker),
     Row("offline_model", "that model alone, products in memory", "model", _offline),
     Row("faust_event", "plain Faust agent, that model event by event", "model", _faust),
