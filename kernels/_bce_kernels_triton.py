@@ -164,7 +164,7 @@ def grad_features_gather_kernel(
     num_labels = (tl.load(indptr_ptr + product + 1) - first_entry).to(tl.int32)
     grad = tl.load(grad_losses_ptr + product)
     b_sum = tl.zeros([BLOCK_N, BLOCK_D], dtype=tl.float32)
-    for start in range(0, num_labels, BLOCK_N):
+    for start in tl.range(0, num_labels, BLOCK_N, num_stages=3):
         offs_n = start + tl.arange(0, BLOCK_N)
         p_entry = first_entry + offs_n
         mask_n = (offs_n < num_labels) & (p_entry < num_entries)
@@ -294,7 +294,7 @@ def grad_weight_kernel(
         end = tl.load(first_ptr + touched + 1)
         b_sum = tl.zeros([BLOCK_E, BLOCK_D], dtype=tl.float32)
         b_bias = tl.zeros([BLOCK_E], dtype=tl.float32)
-        for start in range(first, end, BLOCK_E):
+        for start in tl.range(first, end, BLOCK_E, num_stages=3):
             offs_e = start + tl.arange(0, BLOCK_E)
             mask_e = offs_e < end
             b_entry = tl.load(entries_ptr + offs_e, mask=mask_e, other=0)

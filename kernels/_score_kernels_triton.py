@@ -40,7 +40,10 @@ def gather_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """A program a product and split: its label rows are read one chunk after the other."""
+    """A program a product and split: its label rows are read one chunk after the other.
+
+    The loop asks for loads ahead by name: Triton does so by itself only for products of tiles.
+    """
     product = tl.program_id(0).to(tl.int64)
     split = tl.program_id(1)
     row = tl.load(mask_rows_ptr + product)
@@ -56,7 +59,7 @@ def gather_kernel(
         b_label = tl.load(mask_indices_ptr + first_label + offs_n, mask=mask_n, other=0)
         p_w = w_ptr + b_label[:, None] * stride_wl
         b_sum = tl.zeros([BLOCK_N, BLOCK_D], dtype=tl.float32)
-        for d in range(0, num_features, BLOCK_D):
+        for d in tl.range(0, num_features, BLOCK_D, num_stages=3):
             mask_d = d + offs_d < num_features
             b_x = tl.load(x_ptr + product * stride_xb + d + offs_d, mask=mask_d, other=0.0)
             b_w = tl.load(
