@@ -38,6 +38,13 @@ def settings(kafka: LocalKafka, worker_topics: WorkerTopics, group_id: str) -> d
     }
 
 
+@pytest.fixture(params=["exactly_once", "at_least_once"])
+def delivery(request: pytest.FixtureRequest) -> str:
+    """Each kind of delivery in turn, for tests of what holds for both."""
+    kind: str = request.param
+    return kind
+
+
 @pytest.fixture
 def inputs(producer: AIOKafkaProducer, worker_topics: WorkerTopics) -> Inputs:
     """Writes to the worker's input topic, which must be there."""
