@@ -171,6 +171,8 @@ class OutputReader:
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
+                # What a transaction has written and not committed may never come to be.
+                isolation_level="read_committed",
                 **self._kafka.client_kwargs(),
             )
             await self._consumer.start()
