@@ -12,7 +12,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from redis.backoff import NoBackoff
 from worker.metrics import Metrics
 
 if TYPE_CHECKING:
+    from aiokafka import ConsumerRecord
     from redis.asyncio.client import Pipeline
 
 __all__ = ["Attempts", "AttemptsConfig"]
@@ -68,6 +70,7 @@ class Attempts:
         self._worker = uuid.uuid4().hex
         self._away_until_s = 0.0
         self._is_away = False
+        self._noted: dict[str, set[TopicPartition]] = {}  # by stage
         self._client: redis.asyncio.Redis | None = None
         if config.redis_url is not None:
             timeout_s = config.redis_timeout_ms / 1000
@@ -100,8 +103,14 @@ class Attempts:
             return {}
         return {int(offset): int(number) for offset, number in answers[-1].items()}
 
-    async def enter(self, stage: str, offsets: Mapping[TopicPartition, Sequence[int]]) -> None:
-        """Note offsets before they enter a stage; what the stage's last note held is replaced."""
+    async def enter(
+        self, stage: str, records: Iterable[ConsumerRecord[bytes | None, bytes | None]]
+    ) -> None:
+        """Note events before they enter a stage, which has been left since it was last entered."""
+        offsets: defaultdict[TopicPartition, list[int]] = defaultdict(list)
+        for record in records:
+            offsets[TopicPartition(record.topic, record.partition)].append(record.offset)
+        self._noted[stage] = set(offsets)
 
         def note(pipeline: Pipeline) -> None:
             for partition, numbers in offsets.items():
@@ -112,14 +121,28 @@ class Attempts:
 
         await self._run("note", note)
 
-    async def leave(self, stage: str, partitions: Iterable[TopicPartition]) -> None:
-        """Take the notes of a stage back: its offsets are through."""
+    async def leave(self, stage: str) -> None:
+        """Take the note of a stage back: its events are through."""
+        await self._take_back({stage: self._noted.pop(stage, set())})
 
+    async def withdraw(self, partitions: Collection[TopicPartition] | None = None) -> None:
+        """Take back all notes, or those of partitions that go to another worker unharmed."""
+        gone = {
+            stage: noted if partitions is None else noted.intersection(partitions)
+            for stage, noted in self._noted.items()
+        }
+        for stage, those in gone.items():
+            self._noted[stage] = self._noted[stage] - those
+        await self._take_back(gone)
+
+    async def _take_back(self, noted: Mapping[str, Collection[TopicPartition]]) -> None:
         def take_back(pipeline: Pipeline) -> None:
-            for partition in partitions:
-                pipeline.hdel(self._key(partition, "running"), self._field(stage))
+            for stage, partitions in noted.items():
+                for partition in partitions:
+                    pipeline.hdel(self._key(partition, "running"), self._field(stage))
 
-        await self._run("take back", take_back)
+        if any(noted.values()):
+            await self._run("take back", take_back)
 
     async def forget(self, partition: TopicPartition, offsets: Collection[int]) -> None:
         """Drop the counts of offsets that are delivered."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from worker.at_least_once import AtLeastOnceDelivery
+from worker.attempts import Attempts, AttemptsConfig
 from worker.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, BatchingConfig
 from worker.delivery import Delivery, DeliveryConfig
 from worker.exactly_once import ExactlyOnceDelivery
@@ -30,6 +31,11 @@ def build_hot_path(settings: Settings, facts: TopicFacts, metrics: Metrics) -> H
     """The stages from Kafka to Kafka."""
     kafka = settings.kafka()
     delivery = build_delivery(settings, facts, metrics)
+    attempts = Attempts(
+        AttemptsConfig(redis_url=settings.redis_url, prefix=settings.attempts_prefix),
+        settings.group_id,
+        metrics,
+    )
     intake = Intake(
         IntakeConfig(
             topic=settings.input_topic,
@@ -47,12 +53,13 @@ def build_hot_path(settings: Settings, facts: TopicFacts, metrics: Metrics) -> H
         ),
         kafka,
         delivery,
+        attempts,
         metrics,
     )
     config = HotPathConfig(
         batching=batching_config(settings), drain_timeout_s=settings.drain_timeout_s
     )
-    return HotPath(config, intake, delivery, metrics)
+    return HotPath(config, intake, delivery, attempts, metrics)
 
 
 def build_delivery(settings: Settings, facts: TopicFacts, metrics: Metrics) -> Delivery:

@@ -57,6 +57,15 @@ class Window:
     def __len__(self) -> int:
         return len(self.records)
 
+    def part(self, rows: Sequence[int]) -> Window:
+        """Some of the events, in the order of ``rows``."""
+        return Window(
+            [self.records[row] for row in rows],
+            [self.lanes[row] for row in rows],
+            [self.slots[row] for row in rows],
+            self.polled_s,
+        )
+
 
 def event_id(kind: str, topic: str, partition: int, offset: int) -> str:
     """Name of an output event: the same after every redelivery, so that readers can deduplicate."""

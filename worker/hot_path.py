@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from mode import Service
 
+from worker.attempts import Attempts
 from worker.batching import BatchingConfig
 from worker.delivery import Delivery
 from worker.errors import ModelError
@@ -31,6 +32,7 @@ from worker.metrics import Metrics
 from worker.poison import cut_to_poison, is_out_of_memory
 from worker.preparing import UNPREPARABLE, Preparation, prepare_window
 from worker.serving import Scored, Serving
+from worker.suspects import KILLED_WORKER, apart
 
 __all__ = ["HotPath", "HotPathConfig"]
 
@@ -46,6 +48,7 @@ _LAG_INTERVAL_S = 1.0
 _MAX_FAILED_IN_A_ROW = 50
 # Of the time for a drain, what the batches in hand may take; the rest is for commit and leaving.
 _FINISH_SHARE = 0.7
+_NOTES_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +75,7 @@ class HotPath(Service):
         config: HotPathConfig,
         intake: Intake,
         delivery: Delivery,
+        attempts: Attempts,
         metrics: Metrics,
         **kwargs: Any,
     ) -> None:
@@ -79,6 +83,7 @@ class HotPath(Service):
         self._config = config
         self._intake = intake
         self._delivery = delivery
+        self._attempts = attempts
         self._metrics = metrics
         self._model = ModelThread(metrics)
         self._preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
@@ -86,7 +91,8 @@ class HotPath(Service):
         # Bounded by the rule for polling: at most one window and a half.
         self._batches: asyncio.Queue[Batch] = asyncio.Queue()
         self._batch_taken = asyncio.Event()
-        self._submitted: asyncio.Queue[tuple[Batch, asyncio.Future[Scored]]] = asyncio.Queue()
+        self._submitted: asyncio.Queue[tuple[Batch, str, asyncio.Future[Scored]]] = asyncio.Queue()
+        self._model_stages = [f"model-{number}" for number in range(_MAX_SUBMITTED)]
         self._submissions = asyncio.Semaphore(_MAX_SUBMITTED)
         self._has_serving = asyncio.Event()
         self._serving: Serving | None = None
@@ -185,10 +191,12 @@ class HotPath(Service):
         self._model.close()
         self._preparing.shutdown(wait=False, cancel_futures=True)
         self._assembling.shutdown(wait=False, cancel_futures=True)
+        await self._within(_NOTES_S, self._attempts.withdraw, "take back its notes")
         # Whatever happened before: what is out is committed, and the partitions are given up.
         remaining_s = (1 - _FINISH_SHARE) * budget_s / 2
         await self._within(remaining_s, self._delivery.stop, "commit")
         await self._within(remaining_s, self._intake.stop, "leave the group")
+        await self._attempts.close()
 
     async def _within(self, seconds: float, step: Callable[[], Awaitable[None]], what: str) -> None:
         try:
@@ -221,16 +229,33 @@ class HotPath(Service):
             while self._batches.qsize() > num_batches // 2:
                 self._batch_taken.clear()
                 await self._batch_taken.wait()
-            window = await self._intake.next_window()
-            assert self._serving is not None
-            prepare = partial(prepare_window, self._serving, window, self._config.batching)
-            preparation = await self._on(self._preparing, "prepare", prepare)
-            self._check_preparing(preparation)
-            await self._bury(window, preparation)
-            for batch in preparation.batches:
-                self._observe_batch(batch)
-                self._batches.put_nowait(batch)
-            num_batches = len(preparation.batches)
+            parts = apart(await self._intake.next_window())
+            for window in parts.alone:
+                await self._wait_until_idle()
+                await self._prepare(window)
+                await self._wait_until_idle()
+            await self._bury_spent(parts.spent)
+            if len(parts.rest):
+                num_batches = await self._prepare(parts.rest)
+
+    async def _prepare(self, window: Window) -> int:
+        """Prepare a window and queue its batches; returns how many."""
+        assert self._serving is not None
+        await self._attempts.enter("prepare", window.records)
+        prepare = partial(prepare_window, self._serving, window, self._config.batching)
+        preparation = await self._on(self._preparing, "prepare", prepare)
+        await self._attempts.leave("prepare")
+        self._check_preparing(preparation)
+        await self._bury(window, preparation)
+        for batch in preparation.batches:
+            self._observe_batch(batch)
+            self._batches.put_nowait(batch)
+        return len(preparation.batches)
+
+    async def _wait_until_idle(self) -> None:
+        """Until no other product is in a stage that it could be blamed for."""
+        await self._batches.join()
+        await self._submitted.join()
 
     def _check_preparing(self, preparation: Preparation) -> None:
         """As for the model: when nothing can be prepared, the fault is no seller's."""
@@ -253,25 +278,33 @@ class HotPath(Service):
             self._batch_taken.set()
             if not any(lane.is_open for lane in batch.lanes):
                 self._submissions.release()  # other workers own all of its products by now
-                continue
-            # No await between the two: a batch that was submitted is always emitted.
-            self._submitted.put_nowait((batch, self._model.submit(batch)))
+            else:
+                stage = self._model_stages.pop()
+                await self._attempts.enter(stage, batch.records)
+                # No await between the two: a batch that was submitted is always emitted.
+                self._submitted.put_nowait((batch, stage, self._model.submit(batch)))
+            self._batches.task_done()
 
     async def _emit_scored(self) -> None:
         while True:
-            batch, scoring = await self._submitted.get()
+            batch, stage, scoring = await self._submitted.get()
             try:
                 scored = await scoring
             except Exception as error:  # noqa: BLE001  any failure of a model is narrowed down
                 await self._emit_parts(batch, error)
-                self._submissions.release()
+                await self._leave_model(stage)
             else:
                 # The model goes on with the next while this one is put into words.
-                self._submissions.release()
+                await self._leave_model(stage)
                 self._metrics.batches.labels("done").inc()
                 self._failed_in_a_row = 0
                 await self._emit(batch, scored)
             self._submitted.task_done()
+
+    async def _leave_model(self, stage: str) -> None:
+        await self._attempts.leave(stage)
+        self._model_stages.append(stage)
+        self._submissions.release()
 
     async def _emit_parts(self, batch: Batch, error: Exception) -> None:
         outcome = "out_of_memory" if is_out_of_memory(error) else "failed"
@@ -308,6 +341,23 @@ class HotPath(Service):
                 [letter for _, letter in preparation.dead],
             )
 
+    async def _bury_spent(self, spent: Window) -> None:
+        if not len(spent):
+            return
+        assert self._serving is not None
+        release = self._serving.release.id
+        letters = [
+            dead_letter(
+                record,
+                KILLED_WORKER,
+                f"{lane.deaths[record.offset]} workers died with this product in hand, the last "
+                "one with nothing else",
+                release,
+            )
+            for record, lane in zip(spent.records, spent.lanes, strict=True)
+        ]
+        await self._complete(spent.lanes, spent.slots, letters)
+
     async def _complete(self, lanes: list[Lane], slots: list[int], outcomes: list[Any]) -> None:
         """Put outcomes back into their lanes and submit the runs that this completes."""
         by_lane: dict[Lane, tuple[list[int], list[Outcome]]] = {}
@@ -342,7 +392,16 @@ class HotPath(Service):
                 self._metrics.lag.labels(partition.topic, partition.partition).set(lag)
             self._metrics.in_flight.set(self._intake.in_flight)
             self._metrics.ready.set(not self.not_ready())
+            await self._forget_delivered()
             await asyncio.sleep(_LAG_INTERVAL_S)
+
+    async def _forget_delivered(self) -> None:
+        """Deaths say nothing any more once a product is through."""
+        for lane in list(self._intake.lanes.values()):
+            through = [offset for offset in lane.deaths if offset < (lane.committed or 0)]
+            await self._attempts.forget(lane.partition, through)
+            for offset in through:
+                del lane.deaths[offset]
 
     async def _on(self, executor: ThreadPoolExecutor, stage: str, call: Callable[[], T]) -> T:
         started_s = time.perf_counter()

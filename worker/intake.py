@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
+from worker.attempts import Attempts
 from worker.delivery import Delivery
 from worker.errors import BrokerError
 from worker.events import Window
@@ -80,9 +81,15 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
     """The consumer and its lanes."""
 
     def __init__(
-        self, config: IntakeConfig, kafka: KafkaConfig, delivery: Delivery, metrics: Metrics
+        self,
+        config: IntakeConfig,
+        kafka: KafkaConfig,
+        delivery: Delivery,
+        attempts: Attempts,
+        metrics: Metrics,
     ) -> None:
         self._config = config
+        self._attempts = attempts
         self._delivery = delivery
         self._metrics = metrics
         self._kafka = kafka
@@ -153,7 +160,14 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         self.close()
         await self._cancel_opening(list(self._opening))
         if self._consumer is not None:
-            await self._consumer.stop()
+            try:
+                await self._consumer.stop()
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # With the broker away aiokafka lets the end of its own fetching task out.
+                _log.debug("the consumer stopped in the middle of a fetch")
 
     async def next_window(self) -> Window:
         """The next events, as many as come within ``max_wait_ms``; waits while there is no room."""
@@ -289,6 +303,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             self.close_lanes(lanes)
             async with asyncio.timeout(_REVOKE_TIMEOUT_S):
                 await self._delivery.close_lanes(lanes)
+                await self._attempts.withdraw(revoked)
         except TimeoutError:
             _log.warning(
                 "revocation of %d partitions: offsets not committed within %g s, their last "
@@ -380,6 +395,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
                 _log.warning("opening %s: %s, trying again", partition, error)
                 await asyncio.sleep(_RETRY_S)
                 continue
+            lane.deaths = await self._attempts.opened(partition)
             lane.delivered = lane.committed = first
             # What the embedded broker dropped before its first read is lost as well.
             self._next_offset[partition] = committed or 0

@@ -98,6 +98,7 @@ class Lane:
         delivered: offset up to which everything is with the broker; None: nothing yet.
         committed: offset last committed; None: nothing yet.
         in_hand, in_hand_bytes: events taken and not yet delivered, and their size.
+        deaths: how many workers died with an offset in hand, where any did.
     """
 
     partition: TopicPartition
@@ -107,6 +108,7 @@ class Lane:
     committed: int | None = None
     in_hand: int = 0
     in_hand_bytes: int = 0
+    deaths: dict[int, int] = field(default_factory=dict)
     _first: int = 0  # slot number of _waiting[0]
     _waiting: list[Outcome | None] = field(default_factory=list)
 

@@ -222,7 +222,12 @@ class Settings(BaseSettings):
     redis_timeout_ms: int = Field(
         50, ge=1, le=10_000, description="Longest wait for Redis; then masks are compiled."
     )
-    mask_prefix: Name = Field("sortiment:mask", description="What the keys in Redis begin with.")
+    mask_prefix: Name = Field("sortiment:mask", description="What the masks' keys begin with.")
+    attempts_prefix: Name = Field(
+        "sortiment:attempts",
+        description="What the keys begin with that say which products were in hand when a worker "
+        "died; workers of a group must agree.",
+    )
 
     web_host: str = Field(
         "127.0.0.1",

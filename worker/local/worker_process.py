@@ -6,7 +6,7 @@ import http.client
 import json
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,6 +30,7 @@ class WorkerProcess:
         directory: working directory (a ``.env`` in it counts) and place of the log.
         environ: the environment (``os.environ``).
         name: for the log's name and for errors.
+        program: what stands in for ``sortiment-worker``.
         grace_s: from SIGTERM to SIGKILL when stopped; above the worker's ``drain_timeout_s``.
 
     Raises:
@@ -43,6 +44,7 @@ class WorkerProcess:
         directory: Path,
         environ: Mapping[str, str],
         name: str = "worker",
+        program: Sequence[str] | None = None,
         grace_s: float = 40.0,
     ) -> None:
         self._port = ReservedPort()
@@ -50,7 +52,7 @@ class WorkerProcess:
         self._web = (str(given["web_host"]), int(str(given["web_port"])))
         self.child = ChildProcess(
             name,
-            [str(Path(sys.executable).with_name("sortiment-worker")), "run"],
+            [*(program or [str(Path(sys.executable).with_name("sortiment-worker"))]), "run"],
             directory / f"{name}.log",
             env=without_settings(environ) | {variable(k): str(v) for k, v in given.items()},
             cwd=directory,

@@ -9,6 +9,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from tests.factories import record
+from worker.attempts import Attempts, AttemptsConfig
 from worker.delivery import Delivery
 from worker.intake import Intake, IntakeConfig
 from worker.kafka import KafkaConfig
@@ -22,6 +23,7 @@ async def test_a_cancellation_that_meets_new_room_is_not_lost() -> None:
         IntakeConfig(max_in_flight_products=1),
         KafkaConfig(bootstrap_servers="localhost:9092"),
         cast(Delivery, None),
+        Attempts(AttemptsConfig(), "group", Metrics()),
         Metrics(),
     )
     lane = Lane(TopicPartition("in", 0), epoch=1)
