@@ -223,7 +223,7 @@ class TestReleases:
         assert reader.service.not_ready() == []
         assert reader.note == "serving"
 
-    async def test_none_is_waited_for_and_a_newer_one_takes_effect_at_restart(
+    async def test_none_is_waited_for_and_a_newer_one_is_swapped_in(
         self,
         config: KafkaConfig,
         names: TopicsConfig,
@@ -236,12 +236,41 @@ class TestReleases:
         assert "sortiment-worker announce" in reader.service.not_ready()[0]
 
         first, second = release("1"), release("2")
+        for version, made in enumerate((first, second, first), start=1):
+            await publish(made, str(made.directory), config, names)
+            await reader.until(lambda version=version: len(reader.served) == version)
+
+        # Rolled back: the last one is the first again.
+        served = [serving.release.id for serving in reader.served]
+        assert served == ["noop/1", "noop/2", "noop/1"]
+        assert reader.service.status()["active"]["release"] == "noop/1"
+
+    async def test_a_refused_one_leaves_the_old_one_running_and_says_why(
+        self,
+        config: KafkaConfig,
+        names: TopicsConfig,
+        control: Callable[..., Control],
+        release: Callable[[str], Release],
+    ) -> None:
+        first, second, third = release("1"), release("2"), release("3")
+        reader = control()
+        await reader.service.start()
         await publish(first, str(first.directory), config, names)
         await reader.until(lambda: bool(reader.served))
+        (second.directory / "taxonomy.json").write_bytes(b"{}")  # after its digest was announced
         await publish(second, str(second.directory), config, names)
-        await reader.until(lambda: "noop/2 is announced, takes effect at restart" in reader.note)
+        await reader.until(lambda: reader.refusals == 1)
 
-        assert [serving.release.id for serving in reader.served] == ["noop/1"]
+        assert reader.service.not_ready() == []
+        status = reader.service.status()
+        assert status["active"]["release"] == "noop/1"
+        assert status["announced"]["release"] == "noop/2"
+        assert "taxonomy.json" in status["refused"][0]["reason"]
+        assert status["note"].endswith("serving noop/1")
+
+        await publish(third, str(third.directory), config, names)
+        await reader.until(lambda: len(reader.served) == 2)
+        assert reader.note == "serving"
 
     async def test_the_setting_overrules_the_topic(
         self,
