@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from itertools import chain
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -47,8 +48,8 @@ async def end_at_once(producer: AIOKafkaProducer) -> None:
             connection._writer.transport.abort()  # noqa: SLF001
     if tasks:
         await asyncio.wait(tasks, timeout=_END_S)
-    producer._message_accumulator.fail_all(ProducerClosed())  # noqa: SLF001
     _take_note_of_errors(producer)
+    producer._message_accumulator.fail_all(ProducerClosed())  # noqa: SLF001
     try:
         async with asyncio.timeout(_END_S):
             await producer.stop()
@@ -69,8 +70,10 @@ def _tasks_of(producer: AIOKafkaProducer) -> list[asyncio.Task[Any]]:
 
 def _take_note_of_errors(producer: AIOKafkaProducer) -> None:
     # Nobody waits for these any more; asyncio would log each error that nobody has looked at.
-    unsent = producer._message_accumulator._batches.values()  # noqa: SLF001
-    futures = [batch._drain_waiter for batches in unsent for batch in batches]  # noqa: SLF001
+    accumulator = producer._message_accumulator  # noqa: SLF001
+    batches = [*accumulator._pending_batches, *chain(*accumulator._batches.values())]  # noqa: SLF001
+    futures = [batch.future for batch in batches]
+    futures += [batch._drain_waiter for batch in batches]  # noqa: SLF001
     manager = producer._txn_manager  # noqa: SLF001
     if manager is not None and manager._transaction_waiter is not None:  # noqa: SLF001
         futures.append(manager._transaction_waiter)  # noqa: SLF001
