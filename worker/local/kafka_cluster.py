@@ -253,6 +253,9 @@ class KafkaCluster:
 
     def why_not_whole(self) -> str | None:
         """None where every broker runs and says that every replica is in sync, else the reason."""
+        stopped = [broker.number for broker in self.brokers if not broker.is_running]
+        if stopped:
+            return f"broker {stopped[0]} does not run"
         # Each is asked: one that was frozen first answers with what was true before.
         reasons = (_why_not_whole(broker) for broker in self.brokers)
         return next((reason for reason in reasons if reason is not None), None)
@@ -313,8 +316,6 @@ def start_cluster(
 
 
 def _why_not_whole(broker: KafkaBroker) -> str | None:
-    if not broker.is_running:
-        return f"broker {broker.number} does not run"
     admin = AdminClient({"bootstrap.servers": broker.address}, logger=_silent)
     try:
         metadata = admin.list_topics(timeout=_ANSWER_S)
