@@ -6,7 +6,7 @@ BIN := .venv/bin
 SETUP := $(PYTHON) scripts/setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench-stream bench-kernels fuzz lock clean
+.PHONY: help setup demo test check format bench-stream bench-kernels chaos fuzz lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\): ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -47,6 +47,11 @@ bench-kernels: ## Kernels against dense torch, on a GPU where there is one: MASK
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.kernels $(if $(MASKS),--masks "$(MASKS)") \
 	  $(if $(JSON),--json "$(JSON)") $(ARGS)
+
+chaos: ## Faults on three workers and three brokers: SEED=1 PRODUCTS=100000 JSON=file
+	@$(SETUP) --needs-kafka
+	@$(BIN)/python -m tests.chaos --page $(if $(SEED),--seed "$(SEED)") \
+	  $(if $(PRODUCTS),--products "$(PRODUCTS)") $(if $(JSON),--json "$(JSON)") $(ARGS)
 
 fuzz: ## Mutated events through a real worker: N=100000 DATA=dir
 	@$(SETUP) --needs-kafka
