@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TypeAlias
 
 from aiokafka import AIOKafkaProducer
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -28,6 +29,12 @@ Place: TypeAlias = tuple[int, int]
 _CHUNK = 1_000
 _BACKLOG = 5_000
 _ADMIN_S = 30.0
+# A group's coordinator is settled some moments after the group, or the broker, appears.
+_COORDINATOR_MOVES = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
 
 
 @dataclass
@@ -79,13 +86,12 @@ class Group:
         try:
             numbers = consumer.list_topics(self.topic, timeout=_ADMIN_S).topics[self.topic]
             partitions = [TopicPartition(self.topic, number) for number in numbers.partitions]
-            committed = consumer.committed(partitions, timeout=_ADMIN_S)
             return {
                 found.partition: (
                     max(0, found.offset),
                     consumer.get_watermark_offsets(found, timeout=_ADMIN_S)[1],
                 )
-                for found in committed
+                for found in _committed(consumer, partitions)
             }
         finally:
             consumer.close()
@@ -148,6 +154,16 @@ class Feeder:
         assert self._task is not None
         self._enough.set()
         await self._task
+
+
+def _committed(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    deadline_s = time.monotonic() + _ADMIN_S
+    while True:
+        try:
+            return consumer.committed(partitions, timeout=_ADMIN_S)
+        except KafkaException as error:
+            if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > deadline_s:
+                raise
 
 
 async def until(why_not: Callable[[], str | None], deadline_s: float, what: str) -> None:

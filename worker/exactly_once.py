@@ -47,8 +47,10 @@ _log = logging.getLogger(__name__)
 _RETRY_S = 0.5
 # Below the time that a revocation may take.
 _FINISH_S = 3.0
-# Two markers of one transaction take some milliseconds; aiokafka's 100 would stall the next one.
-_BACKOFF_MS = 25
+# A new producer needs a few answers of its coordinator; aiokafka asks for ever, and says nothing.
+_OPEN_S = 20.0
+# A transaction takes some milliseconds; longer than this, and something is wrong with the broker.
+_SLOW_S = 5.0
 _FATAL = (
     AuthenticationFailedError,
     AuthenticationMethodNotSupported,
@@ -120,7 +122,6 @@ class ExactlyOnceDelivery:
             | {
                 "transactional_id": transactional_id(self._group_id, lane),
                 "transaction_timeout_ms": self._transactions.timeout_ms,
-                "retry_backoff_ms": _BACKOFF_MS,
             }
         )
         writer = LaneWriter(
@@ -133,11 +134,19 @@ class ExactlyOnceDelivery:
         )
         while True:
             try:
-                await writer.open()
+                async with asyncio.timeout(_OPEN_S):
+                    await writer.open()
             except KafkaError as error:
                 self._check_hopeful(error)
-                self._note(lane, error)
+                self._note(lane, f"producer not started, trying again: {_told(error)}")
                 await asyncio.sleep(_RETRY_S)
+            except TimeoutError:
+                self._note(
+                    lane,
+                    f"producer not started within {_OPEN_S:g} s, trying again: no transaction "
+                    "coordinator answers; see that there are as many brokers as the setting "
+                    "transaction.state.log.replication.factor says",
+                )
             else:
                 break
         self._troubled.pop(lane.partition, None)
@@ -198,19 +207,23 @@ class ExactlyOnceDelivery:
 
     def not_ready(self) -> list[str]:
         """As ``Delivery.not_ready``."""
+        reasons = []
         if self._troubled:
-            return [
-                f"outputs of {len(self._troubled)} partitions cannot be delivered, trying again: "
+            reasons.append(
+                f"outputs of {len(self._troubled)} partitions cannot be delivered: "
                 f"{next(iter(self._troubled.values()))}"
-            ]
-        return []
+            )
+        slow = sum(writer.writing_s > _SLOW_S for writer in self._writers.values())
+        if slow:
+            reasons.append(f"transactions of {slow} partitions take longer than {_SLOW_S:g} s")
+        return reasons
 
     def status(self) -> dict[str, Any]:
         """As ``Delivery.status``."""
         return {
             "kind": "exactly_once",
             "producers": len(self._writers),
-            "writing": sum(writer.is_writing for writer in self._writers.values()),
+            "slowest_s": max((writer.writing_s for writer in self._writers.values()), default=0.0),
             "last_error": self.last_error,
         }
 
@@ -232,7 +245,7 @@ class ExactlyOnceDelivery:
         except (BrokerError, ConfigError) as hopeless:
             self._fail(hopeless)
             return
-        self._note(lane, error)
+        self._note(lane, f"going back to the committed offset ({reason}): {_told(error)}")
         await writer.end()
         # Closed meanwhile, it is ``close_lanes`` that has taken it.
         if self._writers.pop(lane, None) is None:
@@ -242,14 +255,9 @@ class ExactlyOnceDelivery:
         assert self._upstream is not None
         self._upstream.lost(lane, self._fenced_pause_s if reason == "fenced" else _RETRY_S)
 
-    def _note(self, lane: Lane, error: Exception) -> None:
-        self.last_error = self._troubled[lane.partition] = f"{type(error).__name__}: {error}"
-        _log.warning(
-            "%s[%d]: transaction lost, going back to the committed offset: %s",
-            lane.partition.topic,
-            lane.partition.partition,
-            self.last_error,
-        )
+    def _note(self, lane: Lane, what: str) -> None:
+        self.last_error = self._troubled[lane.partition] = what
+        _log.warning("%s[%d]: %s", lane.partition.topic, lane.partition.partition, what)
 
     def _fail(self, error: Exception) -> None:
         assert self._failure is not None
@@ -288,6 +296,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _reason(error: Exception) -> str:

@@ -74,7 +74,6 @@ class LaneWriter:
         start: Callable[[], Awaitable[Transactor]],
     ) -> None:
         self.lane = lane
-        self.is_writing = False
         self.num_pending = 0
         self._config = config
         self._topics = topics
@@ -84,6 +83,7 @@ class LaneWriter:
         self._transactor: Transactor | None = None
         self._pending: list[Run] = []
         self._due_s = 0.0
+        self._began_s: float | None = None
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -119,6 +119,11 @@ class LaneWriter:
         self._is_ending = True
         self._wake.set()
 
+    @property
+    def writing_s(self) -> float:
+        """How long the transaction under way has taken so far; 0 where there is none."""
+        return 0.0 if self._began_s is None else time.monotonic() - self._began_s
+
     async def idle(self) -> None:
         """Wait until everything taken is committed."""
         await self._idle.wait()
@@ -136,11 +141,10 @@ class LaneWriter:
             if self._is_ending or not self.lane.is_open:
                 return
             runs, self._pending, self.num_pending = self._pending, [], 0
-            began_s = time.monotonic()
+            self._began_s = began_s = time.monotonic()
             self._due_s = began_s + self._config.interval_ms / 1000
-            self.is_writing = True
             await self._commit(runs)
-            self.is_writing = False
+            self._began_s = None
             self._settle(runs, began_s)
 
     async def _until_due(self) -> None:
