@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import signal
 import threading
@@ -175,6 +176,14 @@ class WorkerMember:
         if self.has_ended:
             self._journal.odd(f"{self.name} ended by itself, status {self._process.child.poll()}")
             self.start()
+
+    def write_status(self) -> None:
+        """Keep what it says of itself beside its log: why nothing comes out."""
+        try:
+            status = json.dumps(self._process.status(), indent=2)
+        except LocalServiceError as error:
+            status = str(error)
+        self.log_path.with_suffix(".status.json").write_text(status)
 
     def close(self) -> None:
         """Kill it and let its port go."""

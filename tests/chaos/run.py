@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,11 @@ def run_cell(bench: Bench, cell: Cell, num_products: int) -> CellResult:
         storm.rage(feed.wait, bench.least_faults, _mend)
         sent = feed.result()
         follower.finish(sent, _SILENCE_S)
+        if missing := follower.ledger.lacks(sent):
+            for member in fleet:
+                member.write_status()
+            held_up = sorted(Counter(partition for partition, _ in missing).items())
+            journal.note(f"nothing comes any more; missing by input partition: {held_up}")
         for member in fleet:
             _mend(member)
             member.terminate()

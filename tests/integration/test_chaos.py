@@ -33,7 +33,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             logs=directory,
             settings={},
             seed=1,
-            seconds=6.0,
+            seconds=4.0,
             least_faults=1,
         )
 
