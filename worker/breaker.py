@@ -68,7 +68,6 @@ class Breaker:
         self._last_reason = ""
         self._why = ""
         self.state: State = "closed"
-        self.num_openings = 0
 
     def may_take(self) -> int | None:
         """How many events may be taken now: None for any number, 0 for none."""
@@ -99,29 +98,33 @@ class Breaker:
         self._last_reason = reason or self._last_reason
         self._decide()
 
+    def trip(self, why: str) -> None:
+        """Open at once, for a reason that needs no counting."""
+        if self.state == "open":
+            return
+        self._open_because(why)
+
     def _decide(self) -> None:
         config = self._config
         wanted = config.min_events if self.state == "closed" else config.probe_events
         if self._num_events < wanted:
             return
         if self._num_dead > config.max_dead_share * self._num_events:
-            if self.state == "probing":
-                self._interval_s = min(2 * self._interval_s, config.max_probe_interval_s)
-            else:
-                self.num_openings += 1
-            self._open()
+            last = f" (last: {self._last_reason})" if self._last_reason else ""
+            self._open_because(
+                f"{self._num_dead} of the last {self._num_events} events became dead letters"
+                f"{last}: the fault is hardly the sellers'"
+            )
         elif self.state == "probing":
             self.state = "closed"
             self._interval_s = config.probe_interval_s
             self._forget()
 
-    def _open(self) -> None:
+    def _open_because(self, why: str) -> None:
+        if self.state == "probing":
+            self._interval_s = min(2 * self._interval_s, self._config.max_probe_interval_s)
         self.state = "open"
-        self._why = (
-            f"{self._num_dead} of the last {self._num_events} events became dead letters"
-            f"{f' (last: {self._last_reason})' if self._last_reason else ''}: the fault is hardly "
-            "the sellers'"
-        )
+        self._why = why
         self._probe_at_s = self._clock() + self._interval_s
         self._forget()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from worker.at_least_once import AtLeastOnceDelivery
 from worker.attempts import Attempts, AttemptsConfig
 from worker.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, BatchingConfig
+from worker.breaker import Breaker, BreakerConfig
 from worker.delivery import Delivery, DeliveryConfig
 from worker.exactly_once import ExactlyOnceDelivery
 from worker.hot_path import HotPath, HotPathConfig
@@ -59,7 +60,13 @@ def build_hot_path(settings: Settings, facts: TopicFacts, metrics: Metrics) -> H
     config = HotPathConfig(
         batching=batching_config(settings), drain_timeout_s=settings.drain_timeout_s
     )
-    return HotPath(config, intake, delivery, attempts, metrics)
+    breaker = Breaker(
+        BreakerConfig(
+            max_dead_share=settings.breaker_max_dead_share,
+            probe_interval_s=settings.breaker_probe_interval_s,
+        )
+    )
+    return HotPath(config, intake, delivery, attempts, breaker, metrics)
 
 
 def build_delivery(settings: Settings, facts: TopicFacts, metrics: Metrics) -> Delivery:

@@ -21,13 +21,13 @@ from mode import Service
 
 from worker.attempts import Attempts
 from worker.batching import BatchingConfig
+from worker.breaker import Breaker
 from worker.delivery import Delivery
-from worker.errors import ModelError
 from worker.events import Window, dead_letter
 from worker.heap import freeze_heap
 from worker.inference import Batch, ModelThread
 from worker.intake import Intake
-from worker.lanes import Lane, Outcome, Run
+from worker.lanes import DeadLetter, Lane, Outcome, Run
 from worker.metrics import Metrics
 from worker.poison import cut_to_poison, is_out_of_memory
 from worker.preparing import UNPREPARABLE, Preparation, prepare_window
@@ -43,8 +43,8 @@ T = TypeVar("T")
 # event loop; both are finished in a drain.
 _MAX_SUBMITTED = 2
 _LAG_INTERVAL_S = 1.0
-# So many products that fail alone, one after the other, are no sellers' fault: the worker ends
-# rather than bury a stream.
+# So many products that fail alone, one after the other, are no sellers' fault: the breaker opens
+# rather than that a stream is buried.
 _MAX_FAILED_IN_A_ROW = 50
 # Of the time for a drain, what the batches in hand may take; the rest is for commit and leaving.
 _FINISH_SHARE = 0.7
@@ -76,6 +76,7 @@ class HotPath(Service):
         intake: Intake,
         delivery: Delivery,
         attempts: Attempts,
+        breaker: Breaker,
         metrics: Metrics,
         **kwargs: Any,
     ) -> None:
@@ -84,6 +85,7 @@ class HotPath(Service):
         self._intake = intake
         self._delivery = delivery
         self._attempts = attempts
+        self._breaker = breaker
         self._metrics = metrics
         self._model = ModelThread(metrics)
         self._preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
@@ -126,6 +128,9 @@ class HotPath(Service):
             reasons.append("partitions are not assigned and open yet")
         if self._draining:
             reasons.append("the worker is draining")
+        stopped = self._breaker.why()
+        if stopped is not None:
+            reasons.append(stopped)
         return reasons + self._delivery.not_ready()
 
     def status(self) -> dict[str, Any]:
@@ -151,6 +156,7 @@ class HotPath(Service):
             },
             "delivery": self._delivery.status(),
             "draining": self._draining,
+            "breaker": {"state": self._breaker.state, "why": self._breaker.why()},
         }
 
     async def on_start(self) -> None:
@@ -229,7 +235,7 @@ class HotPath(Service):
             while self._batches.qsize() > num_batches // 2:
                 self._batch_taken.clear()
                 await self._batch_taken.wait()
-            parts = apart(await self._intake.next_window())
+            parts = apart(await self._intake.next_window(await self._permission()))
             for window in parts.alone:
                 await self._wait_until_idle()
                 await self._prepare(window)
@@ -237,6 +243,17 @@ class HotPath(Service):
             await self._bury_spent(parts.spent)
             if len(parts.rest):
                 num_batches = await self._prepare(parts.rest)
+            if self._breaker.state == "probing":
+                await self._wait_until_idle()
+
+    async def _permission(self) -> int | None:
+        """Wait while the breaker is open; how many events may be taken then, None for any."""
+        while True:
+            most = self._breaker.may_take()
+            if most != 0:
+                return most
+            # The group hears of the worker all the while, by the task that keeps it a member.
+            await asyncio.sleep(self._breaker.wait_s())
 
     async def _prepare(self, window: Window) -> int:
         """Prepare a window and queue its batches; returns how many."""
@@ -245,7 +262,9 @@ class HotPath(Service):
         prepare = partial(prepare_window, self._serving, window, self._config.batching)
         preparation = await self._on(self._preparing, "prepare", prepare)
         await self._attempts.leave("prepare")
-        self._check_preparing(preparation)
+        if self._nothing_can_be_prepared(preparation):
+            await self._give_back(window.lanes)
+            return 0
         await self._bury(window, preparation)
         for batch in preparation.batches:
             self._observe_batch(batch)
@@ -257,19 +276,32 @@ class HotPath(Service):
         await self._batches.join()
         await self._submitted.join()
 
-    def _check_preparing(self, preparation: Preparation) -> None:
+    def _nothing_can_be_prepared(self, preparation: Preparation) -> bool:
         """As for the model: when nothing can be prepared, the fault is no seller's."""
         if preparation.batches:
             self._unpreparable_in_a_row = 0
-            return
+            return False
         failed = [letter for _, letter in preparation.dead if letter.reason == UNPREPARABLE]
         self._unpreparable_in_a_row += len(failed)
         if self._unpreparable_in_a_row >= _MAX_FAILED_IN_A_ROW:
             detail = dict(failed[-1].headers)["detail"].decode()
-            raise ModelError(
-                f"{self._unpreparable_in_a_row} products in a row could not be prepared: the fault "
-                f"is not theirs; none of the last window was dead-lettered; last: {detail}"
+            self._trip(
+                f"{self._unpreparable_in_a_row} products in a row could not be prepared; none of "
+                f"the last window was dead-lettered; last: {detail}"
             )
+            return True
+        return False
+
+    def _trip(self, why: str) -> None:
+        self._breaker.trip(why)
+        _log.error("stopped taking products: %s", self._breaker.why())
+
+    async def _give_back(self, lanes: list[Lane]) -> None:
+        """Drop what is in hand of these lanes: it comes again once the breaker lets it."""
+        held = {lane for lane in lanes if lane.is_open}
+        for lane in held:
+            self._intake.lost(lane, 0.0)
+        await self._delivery.close_lanes(held)
 
     async def _submit_batches(self) -> None:
         while True:
@@ -314,10 +346,12 @@ class HotPath(Service):
             failed = isinstance(result, Exception)
             self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
             if self._failed_in_a_row >= _MAX_FAILED_IN_A_ROW:
-                raise ModelError(
-                    f"{self._failed_in_a_row} products in a row failed, each alone: the fault is "
-                    f"not theirs; none of the last batch was dead-lettered; last: {result!r}"
+                self._trip(
+                    f"{self._failed_in_a_row} products in a row failed in the model, each alone; "
+                    f"none of the last batch was dead-lettered; last: {result!r}"
                 )
+                await self._give_back(batch.lanes)
+                return
         for part, result in parts:
             if isinstance(result, Exception):
                 detail = f"{type(result).__name__}: {result}"
@@ -360,6 +394,7 @@ class HotPath(Service):
 
     async def _complete(self, lanes: list[Lane], slots: list[int], outcomes: list[Any]) -> None:
         """Put outcomes back into their lanes and submit the runs that this completes."""
+        self._observe_outcomes(outcomes)
         by_lane: dict[Lane, tuple[list[int], list[Outcome]]] = {}
         for lane, slot, outcome in zip(lanes, slots, outcomes, strict=True):
             into = by_lane.get(lane)
@@ -379,6 +414,13 @@ class HotPath(Service):
         if runs:
             await self._delivery.submit(runs)
 
+    def _observe_outcomes(self, outcomes: list[Any]) -> None:
+        dead = [outcome for outcome in outcomes if isinstance(outcome, DeadLetter)]
+        was_open = self._breaker.state == "open"
+        self._breaker.observe(len(outcomes), len(dead), dead[-1].reason if dead else "")
+        if self._breaker.state == "open" and not was_open:
+            _log.error("stopped taking products: %s", self._breaker.why())
+
     def _observe_batch(self, batch: Batch) -> None:
         self._metrics.batch_products.observe(len(batch))
         self._metrics.batch_fill.observe(
@@ -391,6 +433,7 @@ class HotPath(Service):
             for partition, lag in (await self._intake.measure_lag()).items():
                 self._metrics.lag.labels(partition.topic, partition.partition).set(lag)
             self._metrics.in_flight.set(self._intake.in_flight)
+            self._metrics.breaker_open.set(self._breaker.state != "closed")
             self._metrics.ready.set(not self.not_ready())
             await self._forget_delivered()
             await asyncio.sleep(_LAG_INTERVAL_S)

@@ -169,19 +169,24 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
                 # With the broker away aiokafka lets the end of its own fetching task out.
                 _log.debug("the consumer stopped in the middle of a fetch")
 
-    async def next_window(self) -> Window:
-        """The next events, as many as come within ``max_wait_ms``; waits while there is no room."""
+    async def next_window(self, most: int | None = None) -> Window:
+        """The next events, as many as come within ``max_wait_ms``; waits while there is no room.
+
+        Args:
+            most: fewer than ``max_poll_records``, where given.
+        """
+        most = min(most or self._config.max_poll_records, self._config.max_poll_records)
         while True:
             self._check_alive()
             await self._wait_for_room()
             window = Window([], [], [], time.monotonic())
-            await self._poll_into(window, timeout_ms=1_000)
+            await self._poll_into(window, most, timeout_ms=1_000)
             if not window.records:
                 continue
             deadline_s = window.polled_s + self._config.max_wait_ms / 1000
-            while len(window) < self._config.max_poll_records and self._has_room:
+            while len(window) < most and self._has_room:
                 remaining_ms = int((deadline_s - time.monotonic()) * 1000)
-                if remaining_ms <= 0 or not await self._poll_into(window, remaining_ms):
+                if remaining_ms <= 0 or not await self._poll_into(window, most, remaining_ms):
                     break
             self._metrics.events.inc(len(window))
             self._metrics.in_flight.set(self._in_flight)
@@ -196,11 +201,11 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         if died.done():
             raise BrokerError(f"fetching has ended: {died.exception()!r}") from died.exception()
 
-    async def _poll_into(self, window: Window, timeout_ms: int) -> int:
+    async def _poll_into(self, window: Window, most: int, timeout_ms: int) -> int:
         self._is_polling = True
         try:
             polled = await self.consumer.getmany(
-                timeout_ms=timeout_ms, max_records=self._config.max_poll_records - len(window)
+                timeout_ms=timeout_ms, max_records=most - len(window)
             )
         finally:
             self._is_polling = False

@@ -69,6 +69,9 @@ class Metrics:
         self.lag = self._gauge(
             "lag", "Events behind the end of the partition", "topic", "partition"
         )
+        self.breaker_open = self._gauge(
+            "breaker_open", "1 while the worker takes nothing, or a few to try, because most fails"
+        )
         self.ready = self._gauge("ready", "1 when the worker takes traffic")
         self.event_delay_seconds = self._gauge(
             "event_delay_seconds", "Age of the oldest event in the last settled run"

@@ -223,6 +223,20 @@ class Settings(BaseSettings):
         50, ge=1, le=10_000, description="Longest wait for Redis; then masks are compiled."
     )
     mask_prefix: Name = Field("sortiment:mask", description="What the masks' keys begin with.")
+    breaker_max_dead_share: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="Share of dead letters among the last 2,000 events (from 200 on) above which "
+        "the worker stops taking products and only tries a few; 1: never.",
+    )
+    breaker_probe_interval_s: float = Field(
+        10.0,
+        gt=0,
+        le=300,
+        description="Seconds until it first tries some; doubled after each try that fails, up to "
+        "five minutes.",
+    )
     attempts_prefix: Name = Field(
         "sortiment:attempts",
         description="What the keys begin with that say which products were in hand when a worker "

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.errors import ModelError
 from models.predictor import Encoder
 from models.prepare import Prepared, Preparer, Ragged
 from models.product import Product
@@ -19,7 +18,7 @@ from models.taxonomy import Taxonomy
 from tests.catalog import Event, product, products, seller_key
 from tests.hot_path_runs import HotPathRun, load_serving, sample
 from tests.ledger import Outputs, audit, headers_of
-from tests.streams import Group, Inputs, make_topic
+from tests.streams import Group, Inputs, make_topic, until
 from worker.serving import Serving
 
 ReadOutputs = Callable[[], Awaitable[Outputs]]
@@ -137,14 +136,48 @@ async def test_a_model_that_fails_on_everything_buries_nothing(
     group: Group,
     read_outputs: ReadOutputs,
 ) -> None:
-    await inputs.send(events_with({}))
+    encoder = BrittleEncoder(fails_always=True)
+    given = settings | {"breaker_probe_interval_s": 0.2}
 
-    async with HotPathRun(settings, brittle(noop, BrittleEncoder(fails_always=True))) as run:
-        error = await run.crash()
+    async with HotPathRun(given, brittle(noop, encoder)) as run:
+        await inputs.send(events_with({}))
 
-    assert isinstance(error, ModelError)
-    assert "the device is gone" in str(error)
-    assert not (await read_outputs()).dead_letters
-    async with HotPathRun(settings, brittle(noop, BrittleEncoder())):
+        def why_not() -> str | None:
+            reasons = "; ".join(run.hot_path.not_ready())
+            return None if "the device is gone" in reasons else reasons or "all is well"
+
+        await until(why_not, 60, "the breaker opens")
+        assert run.hot_path.status()["breaker"]["state"] in ("open", "probing")
+        assert not (await read_outputs()).dead_letters
+        # It tries again by itself, and goes on where it stopped.
+        encoder.fails_always = False
         await group.caught_up()
+        assert run.hot_path.status()["breaker"] == {"state": "closed", "why": None}
+
     assert not audit(inputs, await read_outputs(), taxonomy).places
+
+
+async def test_a_flood_of_dead_letters_stops_the_worker_until_products_come(
+    settings: dict[str, object],
+    noop: Path,
+    taxonomy: Taxonomy,
+    inputs: Inputs,
+    group: Group,
+    read_outputs: ReadOutputs,
+) -> None:
+    given = settings | {"breaker_probe_interval_s": 0.2}
+
+    async with HotPathRun(given, load_serving(noop)) as run:
+        bad = await inputs.send([(seller_key(number), b"{") for number in range(240)])
+
+        def why_not() -> str | None:
+            breaker = run.hot_path.status()["breaker"]
+            return None if "became dead letters" in (breaker["why"] or "") else str(breaker)
+
+        await until(why_not, 60, "the breaker opens")
+        await inputs.send(events_with({}))
+        await group.caught_up()
+        assert run.hot_path.status()["breaker"]["state"] == "closed"
+
+    dead = dict.fromkeys(bad, "invalid_json")
+    assert not audit(inputs, await read_outputs(), taxonomy, dead=dead).places
