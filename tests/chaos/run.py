@@ -135,7 +135,7 @@ def run_cell(bench: Bench, cell: Cell, num_products: int) -> CellResult:
             for member in fleet:
                 member.write_status()
             held_up = sorted(Counter(partition for partition, _ in missing).items())
-            journal.note(f"nothing comes any more; missing by input partition: {held_up}")
+            journal.odd(f"nothing came any more; missing by input partition: {held_up}")
         for member in fleet:
             _mend(member)
             member.terminate()
