@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError, KafkaTimeoutError
 from aiokafka.structs import OffsetAndMetadata
 
 from worker.attempts import Attempts
@@ -387,15 +387,17 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._delivery.open_lane(lane)
                 # Only now: a former owner that still commits must be heard or fenced first.
                 committed = await self.consumer.committed(partition)
-                if committed is not None:
-                    self.consumer.seek(partition, committed)
-                elif not await self.consumer.seek_to_beginning(partition):
-                    continue  # timed out: without a position nothing can be fetched
-                first = await self.consumer.position(partition)
+                # Not seek_to_beginning: a leader that has changed would be asked for ever.
+                first = (
+                    (await self.consumer.beginning_offsets([partition]))[partition]
+                    if committed is None
+                    else committed
+                )
+                self.consumer.seek(partition, first)
             except IllegalStateError:
                 return  # revoked meanwhile: another task opens it when it comes back
             except KafkaError as error:
-                if not error.retriable:
+                if not error.retriable and not isinstance(error, KafkaTimeoutError):
                     raise BrokerError(f"opening {partition}: {error}") from error
                 _log.warning("opening %s: %s, trying again", partition, error)
                 await asyncio.sleep(_RETRY_S)
