@@ -23,6 +23,7 @@ from worker.attempts import Attempts
 from worker.delivery import Delivery
 from worker.errors import BrokerError
 from worker.events import Window
+from worker.group_offsets import committed_offset
 from worker.kafka import KafkaConfig
 from worker.lanes import Lane, Run, event_bytes
 from worker.metrics import Metrics
@@ -34,6 +35,8 @@ _log = logging.getLogger(__name__)
 # A revocation must end well before the group's rebalance time-out, or the member is thrown out.
 _REVOKE_TIMEOUT_S = 5.0
 _RETRY_S = 0.5
+# A frozen broker was seen to answer from old memory for less than a second.
+_STALE_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +100,8 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         self._lanes: dict[TopicPartition, Lane] = {}
         self._opening: dict[TopicPartition, tuple[Lane, asyncio.Task[None]]] = {}
         self._next_offset: dict[TopicPartition, int] = {}
+        self._start_offset: dict[TopicPartition, int] = {}
+        self._seen_committed: dict[TopicPartition, int] = {}
         self._epoch = 0
         self._is_member = False
         self._is_stopping = False
@@ -285,8 +290,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def committed(self, partition: TopicPartition) -> int | None:
         """The group's offset as the broker has it now; waits for a broker that is away."""
-        offset: int | None = await self.consumer.committed(partition)
-        return offset
+        return await committed_offset(self.consumer, partition)
 
     def settled(self, run: Run) -> None:
         """A run is with the broker: there is room for as many events."""
@@ -330,6 +334,9 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
     def close_lanes(self, lanes: Collection[Lane]) -> None:
         """Close lanes and give back the room that they took."""
         for lane in lanes:
+            # A lane begins as if committed where it starts, which may be an offset that nobody did.
+            if (lane.committed or 0) > self._start_offset.get(lane.partition, 0):
+                self._seen_committed[lane.partition] = lane.committed or 0
             self._in_flight -= lane.in_hand
             self._in_flight_bytes -= lane.in_hand_bytes
             self._metrics.discarded.inc(lane.close())
@@ -386,7 +393,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             try:
                 await self._delivery.open_lane(lane)
                 # Only now: a former owner that still commits must be heard or fenced first.
-                committed = await self.consumer.committed(partition)
+                committed = await self._settled_offset(partition)
                 # Not seek_to_beginning: a leader that has changed would be asked for ever.
                 first = (
                     (await self.consumer.beginning_offsets([partition]))[partition]
@@ -402,6 +409,9 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
                 _log.warning("opening %s: %s, trying again", partition, error)
                 await asyncio.sleep(_RETRY_S)
                 continue
+            self._start_offset[partition] = first
+            if committed is not None:
+                self._seen_committed[partition] = committed
             lane.deaths = await self._attempts.opened(partition)
             lane.delivered = lane.committed = first
             # What the embedded broker dropped before its first read is lost as well.
@@ -410,6 +420,28 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
             self._opening.pop(partition, None)
             self.consumer.resume(partition)
             return
+
+    async def _settled_offset(self, partition: TopicPartition) -> int | None:
+        """The committed offset, which does not fall behind what this worker saw committed.
+
+        A broker that was frozen answers from its memory for a moment before it learns that
+        another one coordinates the group.
+        """
+        seen = self._seen_committed.get(partition)
+        deadline_s = time.monotonic() + _STALE_S
+        while True:
+            committed = await self.committed(partition)
+            if seen is None or (committed is not None and committed >= seen):
+                return committed
+            if time.monotonic() > deadline_s:
+                _log.warning(
+                    "%s: committed is %s, though this worker saw %d: somebody has set it back",
+                    partition,
+                    committed,
+                    seen,
+                )
+                return committed
+            await asyncio.sleep(_RETRY_S)
 
     async def measure_lag(self) -> dict[TopicPartition, int]:
         """Events between what each open lane has delivered and the end of its partition."""
