@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,19 @@ Until: TypeAlias = int | Callable[[Sequence[Record]], bool] | None
 
 _ADMIN_S = 30.0
 _MAX_FETCH_BYTES = 8 * 1024 * 1024
+
+
+def _wait_known(admin: AdminClient, topic: str, partitions: int) -> None:
+    """Until the broker tells of the topic with all leaders: it may lag behind its controller."""
+    deadline_s = time.monotonic() + _ADMIN_S
+    while True:
+        found = admin.list_topics(topic, timeout=_ADMIN_S).topics[topic]
+        leaders = [each.leader for each in found.partitions.values()]
+        if found.error is None and len(leaders) == partitions and min(leaders) >= 0:
+            return
+        if time.monotonic() > deadline_s:
+            raise AssertionError(f"topic {topic} is not known after {_ADMIN_S:g} s: {found.error}")
+        time.sleep(0.05)
 
 
 @dataclass
@@ -33,6 +47,7 @@ class Topics:
         admin = _admin(self.bootstrap_servers)
         new = NewTopic(topic, partitions, replication_factor=1, config=dict(config or {}))
         admin.create_topics([new], operation_timeout=_ADMIN_S)[topic].result(_ADMIN_S)
+        _wait_known(admin, topic, partitions)
         return topic
 
     def name(self, name: str) -> str:
