@@ -85,7 +85,11 @@ class Breaker:
         return max(0.0, self._probe_at_s - self._clock()) if self.state == "open" else 0.0
 
     def observe(self, num_events: int, num_dead: int, reason: str = "") -> None:
-        """Count events that are through: results and dead letters together, and the dead."""
+        """Count events, all that were taken together, and how many of them are dead so far.
+
+        Those that die later are counted then, with no events of their own: dead letters are known
+        before results, and counted by themselves they would look like a flood.
+        """
         if self.state == "open":
             return  # what was in hand when it opened says nothing new
         self._recent.append((num_events, num_dead))
@@ -115,9 +119,12 @@ class Breaker:
                 f"{self._num_dead} of the last {self._num_events} events became dead letters"
                 f"{last}: the fault is hardly the sellers'"
             )
-        elif self.state == "probing":
+
+    def settle(self) -> None:
+        """All that was taken is through: a probe that did not open the breaker closes it."""
+        if self.state == "probing" and self._num_events >= self._config.probe_events:
             self.state = "closed"
-            self._interval_s = config.probe_interval_s
+            self._interval_s = self._config.probe_interval_s
             self._forget()
 
     def _open_because(self, why: str) -> None:

@@ -245,6 +245,7 @@ class HotPath(Service):
                 num_batches = await self._prepare(parts.rest)
             if self._breaker.state == "probing":
                 await self._wait_until_idle()
+                self._breaker.settle()
 
     async def _permission(self) -> int | None:
         """Wait while the breaker is open; how many events may be taken then, None for any."""
@@ -265,6 +266,8 @@ class HotPath(Service):
         if self._nothing_can_be_prepared(preparation):
             await self._give_back(window.lanes)
             return 0
+        dead = [letter for _, letter in preparation.dead]
+        self._observe_outcomes(len(window), dead)
         await self._bury(window, preparation)
         for batch in preparation.batches:
             self._observe_batch(batch)
@@ -358,6 +361,7 @@ class HotPath(Service):
                 letter = dead_letter(
                     part.records[0], "model_failed", detail, part.serving.release.id
                 )
+                self._observe_outcomes(0, [letter])
                 await self._complete(part.lanes, part.slots, [letter])
             else:
                 await self._emit(part, result)
@@ -394,7 +398,6 @@ class HotPath(Service):
 
     async def _complete(self, lanes: list[Lane], slots: list[int], outcomes: list[Any]) -> None:
         """Put outcomes back into their lanes and submit the runs that this completes."""
-        self._observe_outcomes(outcomes)
         by_lane: dict[Lane, tuple[list[int], list[Outcome]]] = {}
         for lane, slot, outcome in zip(lanes, slots, outcomes, strict=True):
             into = by_lane.get(lane)
@@ -414,10 +417,9 @@ class HotPath(Service):
         if runs:
             await self._delivery.submit(runs)
 
-    def _observe_outcomes(self, outcomes: list[Any]) -> None:
-        dead = [outcome for outcome in outcomes if isinstance(outcome, DeadLetter)]
+    def _observe_outcomes(self, num_events: int, dead: list[DeadLetter]) -> None:
         was_open = self._breaker.state == "open"
-        self._breaker.observe(len(outcomes), len(dead), dead[-1].reason if dead else "")
+        self._breaker.observe(num_events, len(dead), dead[-1].reason if dead else "")
         if self._breaker.state == "open" and not was_open:
             _log.error("stopped taking products: %s", self._breaker.why())
 

@@ -85,9 +85,22 @@ def test_a_probe_that_succeeds_closes(breaker: Breaker, clock: Clock) -> None:
     assert breaker.why() is not None
     breaker.observe(3, 1)
     assert breaker.may_take() == 2
+    breaker.settle()
+    assert breaker.state == "probing"  # too few to tell
     breaker.observe(2, 0)
+    assert breaker.state == "probing"  # they may die yet
+    breaker.settle()
     assert breaker.state == "closed"
     assert breaker.may_take() is None
+
+
+def test_events_that_die_later_count_against_a_probe(breaker: Breaker, clock: Clock) -> None:
+    breaker.observe(20, 20)
+    clock.now_s += 10
+    assert breaker.may_take() == 5
+    breaker.observe(5, 0)
+    breaker.observe(0, 4)
+    assert breaker.state == "open"
 
 
 def test_probes_that_fail_come_more_seldom_up_to_a_bound(breaker: Breaker, clock: Clock) -> None:
@@ -101,6 +114,7 @@ def test_probes_that_fail_come_more_seldom_up_to_a_bound(breaker: Breaker, clock
     clock.now_s += 30
     assert breaker.may_take() == 5
     breaker.observe(5, 0)
+    breaker.settle()
     breaker.observe(20, 20)
     assert breaker.wait_s() == 10  # from the start again after it had closed
 
