@@ -13,7 +13,8 @@ from worker.hot_path import HotPath
 from worker.masks import MaskCacheConfig
 from worker.metrics import Metrics
 from worker.serving import Serving, ServingLoader
-from worker.settings import Settings, load_settings
+from worker.settings import Settings
+from worker.settings_loading import load_settings
 from worker.topics import ensure_topics
 
 __all__ = ["HotPathRun", "load_serving", "sample"]

@@ -12,7 +12,8 @@ import click
 
 from models.threads import wait_passively
 from worker.errors import ConfigError, SortimentError
-from worker.settings import Settings, flag, load_settings
+from worker.settings import Settings, flag
+from worker.settings_loading import load_settings
 
 __all__ = ["main"]
 

@@ -8,6 +8,7 @@ from worker.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, BatchingConfig
 from worker.breaker import Breaker, BreakerConfig
 from worker.delivery import Delivery, DeliveryConfig
 from worker.exactly_once import ExactlyOnceDelivery
+from worker.fault_watch import FaultWatch
 from worker.hot_path import HotPath, HotPathConfig
 from worker.intake import Intake, IntakeConfig
 from worker.lane_writer import TransactionsConfig
@@ -66,7 +67,7 @@ def build_hot_path(settings: Settings, facts: TopicFacts, metrics: Metrics) -> H
             probe_interval_s=settings.breaker_probe_interval_s,
         )
     )
-    return HotPath(config, intake, delivery, attempts, breaker, metrics)
+    return HotPath(config, intake, delivery, attempts, FaultWatch(breaker), metrics)
 
 
 def build_delivery(settings: Settings, facts: TopicFacts, metrics: Metrics) -> Delivery:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,17 +21,17 @@ from mode import Service
 
 from worker.attempts import Attempts
 from worker.batching import BatchingConfig
-from worker.breaker import Breaker
 from worker.delivery import Delivery
 from worker.events import Window, dead_letter
+from worker.fault_watch import FaultWatch
 from worker.heap import freeze_heap
-from worker.inference import Batch, ModelThread
+from worker.inference import Batch
 from worker.intake import Intake
-from worker.lanes import DeadLetter, Lane, Outcome, Run
+from worker.lanes import Lane, Outcome, complete
 from worker.metrics import Metrics
-from worker.poison import cut_to_poison, is_out_of_memory
-from worker.preparing import UNPREPARABLE, Preparation, prepare_window
-from worker.serving import Scored, Serving
+from worker.model_stage import ModelStage, Parts
+from worker.preparing import Preparation, prepare_window
+from worker.serving import Serving
 from worker.suspects import KILLED_WORKER, apart
 
 __all__ = ["HotPath", "HotPathConfig"]
@@ -39,13 +39,7 @@ __all__ = ["HotPath", "HotPathConfig"]
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# Batches handed to the model thread: the one it runs and the next, so that it never waits for the
-# event loop; both are finished in a drain.
-_MAX_SUBMITTED = 2
 _LAG_INTERVAL_S = 1.0
-# So many products that fail alone, one after the other, are no sellers' fault: the breaker opens
-# rather than that a stream is buried.
-_MAX_FAILED_IN_A_ROW = 50
 # Of the time for a drain, what the batches in hand may take; the rest is for commit and leaving.
 _FINISH_SHARE = 0.7
 _NOTES_S = 1.0
@@ -76,7 +70,7 @@ class HotPath(Service):
         intake: Intake,
         delivery: Delivery,
         attempts: Attempts,
-        breaker: Breaker,
+        faults: FaultWatch,
         metrics: Metrics,
         **kwargs: Any,
     ) -> None:
@@ -85,22 +79,14 @@ class HotPath(Service):
         self._intake = intake
         self._delivery = delivery
         self._attempts = attempts
-        self._breaker = breaker
+        self._faults = faults
         self._metrics = metrics
-        self._model = ModelThread(metrics)
+        self._model = ModelStage(attempts, metrics)
         self._preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
         self._assembling = ThreadPoolExecutor(max_workers=1, thread_name_prefix="assemble")
-        # Bounded by the rule for polling: at most one window and a half.
-        self._batches: asyncio.Queue[Batch] = asyncio.Queue()
-        self._batch_taken = asyncio.Event()
-        self._submitted: asyncio.Queue[tuple[Batch, str, asyncio.Future[Scored]]] = asyncio.Queue()
-        self._model_stages = [f"model-{number}" for number in range(_MAX_SUBMITTED)]
-        self._submissions = asyncio.Semaphore(_MAX_SUBMITTED)
         self._has_serving = asyncio.Event()
         self._serving: Serving | None = None
         self._draining = False
-        self._failed_in_a_row = 0
-        self._unpreparable_in_a_row = 0
         self._running: asyncio.Task[None] | None = None
         self._stage_tasks: list[asyncio.Task[None]] = []
 
@@ -128,7 +114,7 @@ class HotPath(Service):
             reasons.append("partitions are not assigned and open yet")
         if self._draining:
             reasons.append("the worker is draining")
-        stopped = self._breaker.why()
+        stopped = self._faults.why()
         if stopped is not None:
             reasons.append(stopped)
         return reasons + self._delivery.not_ready()
@@ -151,12 +137,12 @@ class HotPath(Service):
             ],
             "in_flight_products": self._intake.in_flight,
             "queues": {
-                "batches": self._batches.qsize(),
+                "batches": self._model.num_waiting,
                 "model_busy": self._model.is_busy,
             },
             "delivery": self._delivery.status(),
             "draining": self._draining,
-            "breaker": {"state": self._breaker.state, "why": self._breaker.why()},
+            "breaker": {"state": self._faults.state, "why": self._faults.why()},
         }
 
     async def on_start(self) -> None:
@@ -168,10 +154,10 @@ class HotPath(Service):
             await self._has_serving.wait()
             await self._delivery.start(self._intake)
             await self._intake.start()
-            stages = {
+            stages: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
                 "preparing": self._prepare_windows,
-                "model": self._submit_batches,
-                "emission": self._emit_scored,
+                "model": self._model.submit,
+                "emission": partial(self._model.emit, self._emit),
                 "delivery": self._delivery.failed,
                 "membership": self._intake.stay_member,
                 "lag": self._observe_lag,
@@ -222,7 +208,7 @@ class HotPath(Service):
             task.cancel()
         await asyncio.gather(preparing, model, return_exceptions=True)
         if not emission.done():
-            finished = asyncio.create_task(self._submitted.join())
+            finished = asyncio.create_task(self._model.finish())
             try:
                 await asyncio.wait({finished, emission}, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -230,74 +216,35 @@ class HotPath(Service):
         await self._delivery.flush()
 
     async def _prepare_windows(self) -> None:
-        num_batches = 0
         while True:
-            while self._batches.qsize() > num_batches // 2:
-                self._batch_taken.clear()
-                await self._batch_taken.wait()
-            parts = apart(await self._intake.next_window(await self._permission()))
+            await self._model.wants_more()
+            parts = apart(await self._intake.next_window(await self._faults.permission()))
             for window in parts.alone:
-                await self._wait_until_idle()
+                await self._model.idle()
                 await self._prepare(window)
-                await self._wait_until_idle()
+                await self._model.idle()
             await self._bury_spent(parts.spent)
             if len(parts.rest):
-                num_batches = await self._prepare(parts.rest)
-            if self._breaker.state == "probing":
-                await self._wait_until_idle()
-                self._breaker.settle()
+                await self._prepare(parts.rest)
+            if self._faults.state == "probing":
+                await self._model.idle()
+                self._faults.settle()
 
-    async def _permission(self) -> int | None:
-        """Wait while the breaker is open; how many events may be taken then, None for any."""
-        while True:
-            most = self._breaker.may_take()
-            if most != 0:
-                return most
-            # The group hears of the worker all the while, by the task that keeps it a member.
-            await asyncio.sleep(self._breaker.wait_s())
-
-    async def _prepare(self, window: Window) -> int:
-        """Prepare a window and queue its batches; returns how many."""
+    async def _prepare(self, window: Window) -> None:
+        """Prepare a window and queue its batches."""
         assert self._serving is not None
         await self._attempts.enter("prepare", window.records)
         prepare = partial(prepare_window, self._serving, window, self._config.batching)
         preparation = await self._on(self._preparing, "prepare", prepare)
         await self._attempts.leave("prepare")
-        if self._nothing_can_be_prepared(preparation):
+        if not self._faults.prepared(preparation):
             await self._give_back(window.lanes)
-            return 0
-        dead = [letter for _, letter in preparation.dead]
-        self._observe_outcomes(len(window), dead)
+            return
+        self._faults.observe(len(window), [letter for _, letter in preparation.dead])
         await self._bury(window, preparation)
         for batch in preparation.batches:
             self._observe_batch(batch)
-            self._batches.put_nowait(batch)
-        return len(preparation.batches)
-
-    async def _wait_until_idle(self) -> None:
-        """Until no other product is in a stage that it could be blamed for."""
-        await self._batches.join()
-        await self._submitted.join()
-
-    def _nothing_can_be_prepared(self, preparation: Preparation) -> bool:
-        """As for the model: when nothing can be prepared, the fault is no seller's."""
-        if preparation.batches:
-            self._unpreparable_in_a_row = 0
-            return False
-        failed = [letter for _, letter in preparation.dead if letter.reason == UNPREPARABLE]
-        self._unpreparable_in_a_row += len(failed)
-        if self._unpreparable_in_a_row >= _MAX_FAILED_IN_A_ROW:
-            detail = dict(failed[-1].headers)["detail"].decode()
-            self._trip(
-                f"{self._unpreparable_in_a_row} products in a row could not be prepared; none of "
-                f"the last window was dead-lettered; last: {detail}"
-            )
-            return True
-        return False
-
-    def _trip(self, why: str) -> None:
-        self._breaker.trip(why)
-        _log.error("stopped taking products: %s", self._breaker.why())
+        self._model.put(preparation.batches)
 
     async def _give_back(self, lanes: list[Lane]) -> None:
         """Drop what is in hand of these lanes: it comes again once the breaker lets it."""
@@ -306,69 +253,22 @@ class HotPath(Service):
             self._intake.lost(lane, 0.0)
         await self._delivery.close_lanes(held)
 
-    async def _submit_batches(self) -> None:
-        while True:
-            await self._submissions.acquire()
-            batch = await self._batches.get()
-            self._batch_taken.set()
-            if not any(lane.is_open for lane in batch.lanes):
-                self._submissions.release()  # other workers own all of its products by now
-            else:
-                stage = self._model_stages.pop()
-                await self._attempts.enter(stage, batch.records)
-                # No await between the two: a batch that was submitted is always emitted.
-                self._submitted.put_nowait((batch, stage, self._model.submit(batch)))
-            self._batches.task_done()
-
-    async def _emit_scored(self) -> None:
-        while True:
-            batch, stage, scoring = await self._submitted.get()
-            try:
-                scored = await scoring
-            except Exception as error:  # noqa: BLE001  any failure of a model is narrowed down
-                await self._emit_parts(batch, error)
-                await self._leave_model(stage)
-            else:
-                # The model goes on with the next while this one is put into words.
-                await self._leave_model(stage)
-                self._metrics.batches.labels("done").inc()
-                self._failed_in_a_row = 0
-                await self._emit(batch, scored)
-            self._submitted.task_done()
-
-    async def _leave_model(self, stage: str) -> None:
-        await self._attempts.leave(stage)
-        self._model_stages.append(stage)
-        self._submissions.release()
-
-    async def _emit_parts(self, batch: Batch, error: Exception) -> None:
-        outcome = "out_of_memory" if is_out_of_memory(error) else "failed"
-        self._metrics.batches.labels(outcome).inc()
-        parts = [part async for part in cut_to_poison(batch, self._model.submit, error)]
-        for _, result in parts:
-            failed = isinstance(result, Exception)
-            self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
-            if self._failed_in_a_row >= _MAX_FAILED_IN_A_ROW:
-                self._trip(
-                    f"{self._failed_in_a_row} products in a row failed in the model, each alone; "
-                    f"none of the last batch was dead-lettered; last: {result!r}"
-                )
-                await self._give_back(batch.lanes)
-                return
+    async def _emit(self, parts: Parts) -> None:
+        if not self._faults.scored([result for _, result in parts]):
+            for part, _ in parts:
+                await self._give_back(part.lanes)
+            return
         for part, result in parts:
+            outcomes: Sequence[Outcome]
             if isinstance(result, Exception):
                 detail = f"{type(result).__name__}: {result}"
-                letter = dead_letter(
-                    part.records[0], "model_failed", detail, part.serving.release.id
-                )
-                self._observe_outcomes(0, [letter])
-                await self._complete(part.lanes, part.slots, [letter])
+                release = part.serving.release.id
+                letter = dead_letter(part.records[0], "model_failed", detail, release)
+                self._faults.observe(0, [letter])
+                outcomes = [letter]
             else:
-                await self._emit(part, result)
-
-    async def _emit(self, batch: Batch, scored: Scored) -> None:
-        results = await self._on(self._assembling, "assemble", scored.assemble)
-        await self._complete(batch.lanes, batch.slots, results)
+                outcomes = await self._on(self._assembling, "assemble", result.assemble)
+            await self._complete(part.lanes, part.slots, outcomes)
 
     async def _bury(self, window: Window, preparation: Preparation) -> None:
         if preparation.dead:
@@ -396,32 +296,13 @@ class HotPath(Service):
         ]
         await self._complete(spent.lanes, spent.slots, letters)
 
-    async def _complete(self, lanes: list[Lane], slots: list[int], outcomes: list[Any]) -> None:
+    async def _complete(
+        self, lanes: list[Lane], slots: list[int], outcomes: Sequence[Outcome]
+    ) -> None:
         """Put outcomes back into their lanes and submit the runs that this completes."""
-        by_lane: dict[Lane, tuple[list[int], list[Outcome]]] = {}
-        for lane, slot, outcome in zip(lanes, slots, outcomes, strict=True):
-            into = by_lane.get(lane)
-            if into is None:
-                into = by_lane[lane] = ([], [])
-            into[0].append(slot)
-            into[1].append(outcome)
-        runs: list[Run] = []
-        for lane, (lane_slots, lane_outcomes) in by_lane.items():
-            # Results of a closed lane are dropped: its partition has another owner, or an epoch.
-            if not lane.is_open:
-                continue
-            lane.complete(lane_slots, lane_outcomes)
-            run = lane.release()
-            if run is not None:
-                runs.append(run)
+        runs = complete(lanes, slots, outcomes)
         if runs:
             await self._delivery.submit(runs)
-
-    def _observe_outcomes(self, num_events: int, dead: list[DeadLetter]) -> None:
-        was_open = self._breaker.state == "open"
-        self._breaker.observe(num_events, len(dead), dead[-1].reason if dead else "")
-        if self._breaker.state == "open" and not was_open:
-            _log.error("stopped taking products: %s", self._breaker.why())
 
     def _observe_batch(self, batch: Batch) -> None:
         self._metrics.batch_products.observe(len(batch))
@@ -435,7 +316,7 @@ class HotPath(Service):
             for partition, lag in (await self._intake.measure_lag()).items():
                 self._metrics.lag.labels(partition.topic, partition.partition).set(lag)
             self._metrics.in_flight.set(self._intake.in_flight)
-            self._metrics.breaker_open.set(self._breaker.state != "closed")
+            self._metrics.breaker_open.set(self._faults.state != "closed")
             self._metrics.ready.set(not self.not_ready())
             await self._forget_delivered()
             await asyncio.sleep(_LAG_INTERVAL_S)

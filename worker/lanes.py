@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-__all__ = ["DeadLetter", "Lane", "Outcome", "Result", "Run", "event_bytes"]
+__all__ = ["DeadLetter", "Lane", "Outcome", "Result", "Run", "complete", "event_bytes"]
 
 
 @dataclass(slots=True, eq=False)
@@ -98,6 +98,7 @@ class Lane:
         delivered: offset up to which everything is with the broker; None: nothing yet.
         committed: offset last committed; None: nothing yet.
         in_hand, in_hand_bytes: events taken and not yet delivered, and their size.
+        next_offset: the one to be read next.
         deaths: how many workers died with an offset in hand, where any did.
     """
 
@@ -108,6 +109,7 @@ class Lane:
     committed: int | None = None
     in_hand: int = 0
     in_hand_bytes: int = 0
+    next_offset: int = 0
     deaths: dict[int, int] = field(default_factory=dict)
     _first: int = 0  # slot number of _waiting[0]
     _waiting: list[Outcome | None] = field(default_factory=list)
@@ -116,7 +118,6 @@ class Lane:
         """Take slots for the next events in offset order; returns the first slot."""
         slot = self._first + len(self._waiting)
         self._waiting.extend([None] * num_events)
-        self.in_hand += num_events
         return slot
 
     def complete(self, slots: Sequence[int], outcomes: Sequence[Outcome]) -> None:
@@ -151,3 +152,26 @@ class Lane:
         self._first += dropped
         self._waiting.clear()
         return dropped
+
+
+def complete(lanes: Sequence[Lane], slots: Sequence[int], outcomes: Sequence[Outcome]) -> list[Run]:
+    """Put outcomes back into their lanes; the runs that this completes.
+
+    Results of a closed lane are dropped: its partition has another owner, or an epoch.
+    """
+    by_lane: dict[Lane, tuple[list[int], list[Outcome]]] = {}
+    for lane, slot, outcome in zip(lanes, slots, outcomes, strict=True):
+        into = by_lane.get(lane)
+        if into is None:
+            into = by_lane[lane] = ([], [])
+        into[0].append(slot)
+        into[1].append(outcome)
+    runs: list[Run] = []
+    for lane, (lane_slots, lane_outcomes) in by_lane.items():
+        if not lane.is_open:
+            continue
+        lane.complete(lane_slots, lane_outcomes)
+        run = lane.release()
+        if run is not None:
+            runs.append(run)
+    return runs

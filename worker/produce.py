@@ -13,7 +13,7 @@ import click
 
 from worker.product_lines import Claim, read_events
 from worker.replay import Compression, ReplayConfig, Replayed, replay
-from worker.settings import load_settings
+from worker.settings_loading import load_settings
 
 __all__ = ["produce"]
 

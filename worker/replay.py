@@ -146,14 +146,13 @@ async def _producer(kafka: KafkaConfig, config: ReplayConfig) -> AsyncIterator[A
     try:
         try:
             await producer.start()
-            # Asking for one topic by name makes many brokers create it: look at all of them.
-            present = (await producer.client.fetch_all_metadata()).topics()
+            is_present = kafka.broker == "embedded" or await _is_present(producer, config.topic)
         except KafkaError as error:
             raise BrokerError(
                 f"no broker answers at {kafka.bootstrap_servers} ({error!r}); start one, or set "
                 "KAFKA_BOOTSTRAP_SERVERS to where it is"
             ) from error
-        if config.topic not in present and kafka.broker == "kafka":
+        if not is_present:
             raise ConfigError(
                 [
                     f"topic {config.topic} is missing at {kafka.bootstrap_servers}: "

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 
 from worker.output_reader import OutputReader
-from worker.settings import load_settings
+from worker.settings_loading import load_settings
 from worker.watch_board import Board, plain_line, printable, render, totals
 
 __all__ = ["watch"]

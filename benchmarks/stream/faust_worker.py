@@ -21,7 +21,7 @@ from worker.lanes import Result
 from worker.masks import MaskCacheConfig
 from worker.metrics import Metrics
 from worker.serving import Serving, ServingLoader
-from worker.settings import load_settings
+from worker.settings_loading import load_settings
 
 __all__ = ["Arguments", "categorize", "load_serving", "make_app", "run"]
 

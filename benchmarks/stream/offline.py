@@ -20,7 +20,7 @@ from models.release import read_release
 from worker.batching import plan_batches
 from worker.components import batching_config, inference_config
 from worker.events import parse_event
-from worker.settings import load_settings
+from worker.settings_loading import load_settings
 
 __all__ = ["measure"]
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from worker.errors import ConfigError
-from worker.settings import PREFIX, Settings, flag, load_settings, mask, variable
+from worker.settings import PREFIX, Settings, flag, mask, variable
+from worker.settings_loading import load_settings
 
 
 @pytest.fixture(autouse=True)
