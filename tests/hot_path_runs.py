@@ -56,7 +56,7 @@ class HotPathRun:
         settings: Settings = load_settings(self.given, env_file=None)
         facts = await ensure_topics(settings.kafka(), settings.topics())
         self._hot_path = build_hot_path(settings, facts, self.metrics)
-        self._hot_path.serve(self.serving)
+        self._hot_path.take_release("active", self.serving)
         await self._hot_path.start()
         await until(lambda: "; ".join(self.hot_path.not_ready()) or None, 60, "partitions open")
         return self

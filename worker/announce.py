@@ -1,4 +1,4 @@
-"""Announces a release: verified here first, then written to the control topic."""
+"""Writes to the control topic: announces a release, verified first; takes one back."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from aiokafka.errors import KafkaError
 
 from models.loading import load_predictor, run_self_check
 from models.release import Release, fetch_release, read_release
+from worker.announcement import RETURN_KEY, Announcement, CanaryReturn, Role, role_key
 from worker.errors import BrokerError
 from worker.kafka import KafkaConfig
-from worker.releases import ACTIVE_RELEASE_KEY, Announcement
 from worker.serving import InferenceConfig
-from worker.topics import TopicsConfig, ensure_control_topic
+from worker.topics import TopicsConfig, ensure_control_topic, ensure_shadow_topic
 
-__all__ = ["publish", "verify"]
+__all__ = ["publish", "retract", "tell_return", "verify"]
 
 
 def verify(address: str, config: InferenceConfig) -> Release:
@@ -31,39 +31,73 @@ def verify(address: str, config: InferenceConfig) -> Release:
 
 
 async def publish(
-    release: Release, address: str, kafka: KafkaConfig, topics: TopicsConfig
+    release: Release,
+    address: str,
+    kafka: KafkaConfig,
+    topics: TopicsConfig,
+    *,
+    role: Role = "active",
+    share: float = 1.0,
 ) -> Announcement:
     """Write a verified release to the control topic, which is created if it is missing.
 
     Args:
         address: where workers find the release. A local path is made absolute.
+        role: what it is to do; for a shadow its topic is created, too.
+        share: of the products, for a canary or a shadow.
 
     Returns:
         What was written, acknowledged by all replicas.
 
     Raises:
         BrokerError: no broker answered, or it refused.
-        ConfigError: the control topic is of the wrong kind.
+        ConfigError: a topic is of the wrong kind, or may not be created.
     """
     announcement = Announcement(
         release=release.id,
         address=_absolute(address),
         manifest_sha256=release.manifest_sha256,
-        announced_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        announced_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        share=share,
     )
     await ensure_control_topic(kafka, topics)
+    if role == "shadow":
+        await ensure_shadow_topic(kafka, topics)
+    await _write(kafka, topics.control, role_key(role), announcement.to_json())
+    return announcement
+
+
+async def retract(role: Role, kafka: KafkaConfig, topics: TopicsConfig) -> None:
+    """Take back what is announced for a role.
+
+    Raises:
+        BrokerError: no broker answered, or it refused.
+        ConfigError: the control topic is of the wrong kind.
+    """
+    await ensure_control_topic(kafka, topics)
+    await _write(kafka, topics.control, role_key(role), None)
+
+
+async def tell_return(ended: CanaryReturn, kafka: KafkaConfig, topic: str) -> None:
+    """Tell every worker that a canary is given up.
+
+    Raises:
+        BrokerError: no broker answered, or it refused.
+    """
+    await _write(kafka, topic, RETURN_KEY, ended.to_json())
+
+
+async def _write(kafka: KafkaConfig, topic: str, key: bytes, value: bytes | None) -> None:
     producer = AIOKafkaProducer(acks="all", **kafka.client_kwargs())
     try:
         await producer.start()
-        await producer.send_and_wait(topics.control, announcement.to_json(), key=ACTIVE_RELEASE_KEY)
+        await producer.send_and_wait(topic, value, key=key)
     except KafkaError as error:
         raise BrokerError(
-            f"announcing {release.id} on topic {topics.control} at {kafka.bootstrap_servers}: "
-            f"{error!r}"
+            f"writing {key.decode()} to topic {topic} at {kafka.bootstrap_servers}: {error!r}"
         ) from error
     finally:
         await producer.stop()
-    return announcement
 
 
 def _absolute(address: str) -> str:

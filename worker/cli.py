@@ -1,4 +1,4 @@
-"""``sortiment-worker``: run, announce, topics, produce, watch."""
+"""``sortiment-worker``: run, announce, retract, topics, produce, watch."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import asyncio
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar, get_args
 
 import click
 
 from models.threads import wait_passively
+from worker.announcement import Role
 from worker.errors import ConfigError, SortimentError
 from worker.settings import Settings, flag
 from worker.settings_loading import load_settings
@@ -18,6 +19,8 @@ from worker.settings_loading import load_settings
 __all__ = ["main"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_SHARES: Final[dict[Role, float]] = {"active": 1.0, "canary": 0.05, "shadow": 0.1}
 
 
 def _settings_flags(command: F) -> F:
@@ -74,25 +77,62 @@ def run(**flags: Any) -> None:
 
 @cli.command()
 @click.argument("address")
+@click.option(
+    "--role",
+    type=click.Choice(get_args(Role)),
+    default="active",
+    show_default=True,
+    help="active: answers. canary: answers a share of the products, and is given up when it fails "
+    "or abstains too often. shadow: scores a share of them again, to be compared.",
+)
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Of the products, by a hash of their keys; for a canary (0.05) or a shadow (0.1).",
+)
 @_settings_flags
-def announce(address: str, **flags: Any) -> None:
+def announce(address: str, role: Role, share: float | None, **flags: Any) -> None:
     """Verify the release at ADDRESS and announce it to the workers.
 
-    Its digests are checked, its models loaded and its self-check examples run first. Workers
-    that serve another release take it up when they restart.
+    Its digests are checked, its models loaded and its self-check examples run first. Workers load
+    it beside what they serve, and swap between two batches.
     """
+    if role == "active" and share is not None:
+        raise click.UsageError("--share goes with --role canary or shadow: the active answers all")
     settings = load_settings(flags)
     from worker.announce import publish, verify
     from worker.components import inference_config
 
     release = verify(address, inference_config(settings))
     click.echo(f"verified {release.id} at {address}: digests, models and self-check are right")
-    announcement = asyncio.run(publish(release, address, settings.kafka(), settings.topics()))
+    announcement = asyncio.run(
+        publish(
+            release,
+            address,
+            settings.kafka(),
+            settings.topics(),
+            role=role,
+            share=share or _SHARES[role],
+        )
+    )
+    what = role if role == "active" else f"{role} of a share of {announcement.share:g}"
     click.echo(
-        f"announced {announcement.release} at {announcement.address} on topic "
+        f"announced {announcement.release} at {announcement.address} as {what} on topic "
         f"{settings.control_topic} at {settings.bootstrap_servers} "
         f"(manifest SHA-256 {announcement.manifest_sha256})"
     )
+
+
+@cli.command()
+@click.argument("role", type=click.Choice(["canary", "shadow"]))
+@_settings_flags
+def retract(role: Role, **flags: Any) -> None:
+    """End what is announced as canary or shadow."""
+    settings = load_settings(flags)
+    from worker.announce import retract as take_back
+
+    asyncio.run(take_back(role, settings.kafka(), settings.topics()))
+    click.echo(f"no {role} any more, on topic {settings.control_topic}")
 
 
 @cli.command()

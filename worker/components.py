@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from worker.announce import tell_return
 from worker.at_least_once import AtLeastOnceDelivery
 from worker.attempts import Attempts, AttemptsConfig
 from worker.batching import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, BatchingConfig
 from worker.breaker import Breaker, BreakerConfig
+from worker.canary import CanaryConfig
 from worker.delivery import Delivery, DeliveryConfig
 from worker.exactly_once import ExactlyOnceDelivery
 from worker.fault_watch import FaultWatch
@@ -14,10 +16,13 @@ from worker.intake import Intake, IntakeConfig
 from worker.lane_writer import TransactionsConfig
 from worker.masks import MaskCacheConfig
 from worker.metrics import Metrics
+from worker.model_stage import ModelStage
 from worker.outbox import OutputTopics
 from worker.releases import ReleaseControl
+from worker.rollout import Rollout
 from worker.serving import InferenceConfig, ServingLoader
 from worker.settings import Settings
+from worker.shadow import Shadow, ShadowConfig
 from worker.topics import TopicFacts
 
 __all__ = [
@@ -67,7 +72,20 @@ def build_hot_path(settings: Settings, facts: TopicFacts, metrics: Metrics) -> H
             probe_interval_s=settings.breaker_probe_interval_s,
         )
     )
-    return HotPath(config, intake, delivery, attempts, FaultWatch(breaker), metrics)
+    rollout = Rollout(
+        CanaryConfig(
+            max_failed_share=settings.canary_max_failed_share,
+            max_review_rise=settings.canary_max_review_rise,
+        ),
+        metrics,
+    )
+    model = ModelStage(attempts, metrics)
+    shadow = Shadow(
+        ShadowConfig(topic=settings.shadow_topic), kafka, config.batching, model, metrics
+    )
+    return HotPath(
+        config, intake, delivery, attempts, FaultWatch(breaker), rollout, model, shadow, metrics
+    )
 
 
 def build_delivery(settings: Settings, facts: TopicFacts, metrics: Metrics) -> Delivery:
@@ -113,20 +131,24 @@ def batching_config(settings: Settings) -> BatchingConfig:
 
 
 def build_control(settings: Settings, hot_path: HotPath, metrics: Metrics) -> ReleaseControl:
-    """The reader of the control topic, which hands the active release to the hot path."""
+    """The reader of the control topic, which hands releases to the hot path."""
     masks = MaskCacheConfig(
         redis_url=settings.redis_url,
         redis_timeout_ms=settings.redis_timeout_ms,
         prefix=settings.mask_prefix,
     )
-    return ReleaseControl(
-        settings.kafka(),
-        settings.control_topic,
+    kafka, topic = settings.kafka(), settings.control_topic
+    control = ReleaseControl(
+        kafka,
+        topic,
         ServingLoader(inference_config(settings), masks, metrics),
-        hot_path.serve,
+        hot_path.take_release,
+        lambda ended: tell_return(ended, kafka, topic),
         metrics,
         pinned=settings.release,
     )
+    hot_path.rollout.on_return = control.return_canary
+    return control
 
 
 def inference_config(settings: Settings) -> InferenceConfig:

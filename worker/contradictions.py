@@ -20,6 +20,7 @@ _TOPIC_FIELDS = (
     "attributes_topic",
     "dead_letters_topic",
     "control_topic",
+    "shadow_topic",
 )
 
 
@@ -141,7 +142,7 @@ def _topics(settings: Settings) -> Iterator[Problem]:
         if topic in (".", ".."):
             yield Problem((name,), "a topic name other than . and ..")
         elif topic in named:
-            yield Problem((name, named[topic]), "five different topics")
+            yield Problem((name, named[topic]), "a topic of its own for each")
         else:
             named[topic] = name
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from mode import Service
 
+from worker.announcement import Role
 from worker.attempts import Attempts
 from worker.batching import BatchingConfig
 from worker.delivery import Delivery
@@ -31,7 +32,9 @@ from worker.lanes import Lane, Outcome, complete
 from worker.metrics import Metrics
 from worker.model_stage import ModelStage, Parts
 from worker.preparing import Preparation, prepare_window
+from worker.rollout import Rollout
 from worker.serving import Serving
+from worker.shadow import Shadow
 from worker.suspects import KILLED_WORKER, apart
 
 __all__ = ["HotPath", "HotPathConfig"]
@@ -60,7 +63,11 @@ class HotPathConfig:
 
 
 class HotPath(Service):
-    """Runs the stages; crashes, and with it the worker, on any error that no stage owns."""
+    """Runs the stages; crashes, and with it the worker, on any error that no stage owns.
+
+    Attributes:
+        rollout: which release answers which product.
+    """
 
     mundane_level = "debug"
 
@@ -71,6 +78,9 @@ class HotPath(Service):
         delivery: Delivery,
         attempts: Attempts,
         faults: FaultWatch,
+        rollout: Rollout,
+        model: ModelStage,
+        shadow: Shadow,
         metrics: Metrics,
         **kwargs: Any,
     ) -> None:
@@ -81,34 +91,36 @@ class HotPath(Service):
         self._attempts = attempts
         self._faults = faults
         self._metrics = metrics
-        self._model = ModelStage(attempts, metrics)
+        self.rollout = rollout
+        self._model = model
+        self._shadow = shadow
         self._preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
         self._assembling = ThreadPoolExecutor(max_workers=1, thread_name_prefix="assemble")
         self._has_serving = asyncio.Event()
-        self._serving: Serving | None = None
         self._draining = False
         self._running: asyncio.Task[None] | None = None
         self._stage_tasks: list[asyncio.Task[None]] = []
 
-    @property
-    def serving(self) -> Serving | None:
-        """The active release, None before the first."""
-        return self._serving
-
-    def serve(self, serving: Serving) -> None:
-        """Make a loaded release the active one: windows prepared from now on use it."""
-        self._serving = serving
-        release = serving.release
-        self._metrics.release.info(
-            {"release": release.id, "taxonomy_version": release.taxonomy.version}
-        )
-        freeze_heap()
-        self._has_serving.set()
+    def take_release(self, role: Role, serving: Serving | None, share: float = 1.0) -> None:
+        """Give a role to a loaded release: windows prepared from now on use it."""
+        if role == "canary":
+            self.rollout.set_canary(serving, share)
+        elif role == "shadow":
+            self._shadow.serve(serving, share)
+        elif serving is not None:
+            self.rollout.active = serving
+            release = serving.release
+            self._metrics.release.info(
+                {"release": release.id, "taxonomy_version": release.taxonomy.version}
+            )
+            self._has_serving.set()
+        if serving is not None:
+            freeze_heap()
 
     def not_ready(self) -> list[str]:
         """Why the worker takes no traffic yet; empty when it does."""
         reasons = []
-        if self._serving is None:
+        if self.rollout.active is None:
             reasons.append("no release is active")
         if not self._intake.is_assigned:
             reasons.append("partitions are not assigned and open yet")
@@ -143,6 +155,8 @@ class HotPath(Service):
             "delivery": self._delivery.status(),
             "draining": self._draining,
             "breaker": {"state": self._faults.state, "why": self._faults.why()},
+            "canary": self.rollout.status(),
+            "shadow": self._shadow.status(),
         }
 
     async def on_start(self) -> None:
@@ -161,6 +175,7 @@ class HotPath(Service):
                 "delivery": self._delivery.failed,
                 "membership": self._intake.stay_member,
                 "lag": self._observe_lag,
+                "shadow": self._shadow.run,
             }
             self._stage_tasks = [
                 asyncio.create_task(stage(), name=f"hot path: {name}")
@@ -180,6 +195,7 @@ class HotPath(Service):
             if task is not None:
                 task.cancel()
         await asyncio.gather(*self._stage_tasks, return_exceptions=True)
+        await self._within(_NOTES_S, self._shadow.stop, "close the shadow's producer")
         self._model.close()
         self._preparing.shutdown(wait=False, cancel_futures=True)
         self._assembling.shutdown(wait=False, cancel_futures=True)
@@ -221,30 +237,46 @@ class HotPath(Service):
             parts = apart(await self._intake.next_window(await self._faults.permission()))
             for window in parts.alone:
                 await self._model.idle()
-                await self._prepare(window)
+                await self._prepare(self._active, window)
                 await self._model.idle()
             await self._bury_spent(parts.spent)
-            if len(parts.rest):
-                await self._prepare(parts.rest)
+            self._model.begin_window()
+            for serving, part in self.rollout.route(parts.rest):
+                await self._prepare(serving, part)
             if self._faults.state == "probing":
                 await self._model.idle()
                 self._faults.settle()
 
-    async def _prepare(self, window: Window) -> None:
-        """Prepare a window and queue its batches."""
-        assert self._serving is not None
-        await self._attempts.enter("prepare", window.records)
-        prepare = partial(prepare_window, self._serving, window, self._config.batching)
+    @property
+    def _active(self) -> Serving:
+        assert self.rollout.active is not None  # the stages start with the first release
+        return self.rollout.active
+
+    async def _prepare(self, serving: Serving, window: Window, stage: str = "prepare") -> None:
+        """Prepare a window and queue its batches.
+
+        Args:
+            stage: name of the note that its products are in hand.
+        """
+        if not len(window):
+            return
+        await self._attempts.enter(stage, window.records)
+        prepare = partial(prepare_window, serving, window, self._config.batching)
         preparation = await self._on(self._preparing, "prepare", prepare)
-        await self._attempts.leave("prepare")
-        if not self._faults.prepared(preparation):
+        await self._attempts.leave(stage)
+        instead = self.rollout.instead_of(serving)
+        again = preparation.take_back() if instead is not None else []
+        if instead is None and not self._faults.prepared(preparation):
             await self._give_back(window.lanes)
             return
-        self._faults.observe(len(window), [letter for _, letter in preparation.dead])
+        self._faults.observe(len(window) - len(again), [letter for _, letter in preparation.dead])
         await self._bury(window, preparation)
         for batch in preparation.batches:
             self._observe_batch(batch)
         self._model.put(preparation.batches)
+        if instead is not None and again:
+            self.rollout.failed(serving, len(again))
+            await self._prepare(instead, window.part(again), stage)
 
     async def _give_back(self, lanes: list[Lane]) -> None:
         """Drop what is in hand of these lanes: it comes again once the breaker lets it."""
@@ -254,21 +286,26 @@ class HotPath(Service):
         await self._delivery.close_lanes(held)
 
     async def _emit(self, parts: Parts) -> None:
-        if not self._faults.scored([result for _, result in parts]):
+        serving = parts[0][0].serving
+        instead = self.rollout.instead_of(serving)
+        if instead is None and not self._faults.scored([result for _, result in parts]):
             for part, _ in parts:
                 await self._give_back(part.lanes)
             return
         for part, result in parts:
-            outcomes: Sequence[Outcome]
-            if isinstance(result, Exception):
-                detail = f"{type(result).__name__}: {result}"
-                release = part.serving.release.id
-                letter = dead_letter(part.records[0], "model_failed", detail, release)
-                self._faults.observe(0, [letter])
-                outcomes = [letter]
+            if not isinstance(result, Exception):
+                results = await self._on(self._assembling, "assemble", result.assemble)
+                self.rollout.answered(serving, results)
+                self._shadow.offer(part, results)
+                await self._complete(part.lanes, part.slots, results)
+            elif instead is not None:
+                self.rollout.failed(serving, len(part))
+                await self._prepare(instead, part.window(), "prepare again")
             else:
-                outcomes = await self._on(self._assembling, "assemble", result.assemble)
-            await self._complete(part.lanes, part.slots, outcomes)
+                detail = f"{type(result).__name__}: {result}"
+                letter = dead_letter(part.records[0], "model_failed", detail, serving.release.id)
+                self._faults.observe(0, [letter])
+                await self._complete(part.lanes, part.slots, [letter])
 
     async def _bury(self, window: Window, preparation: Preparation) -> None:
         if preparation.dead:
@@ -282,8 +319,7 @@ class HotPath(Service):
     async def _bury_spent(self, spent: Window) -> None:
         if not len(spent):
             return
-        assert self._serving is not None
-        release = self._serving.release.id
+        release = self._active.release.id
         letters = [
             dead_letter(
                 record,

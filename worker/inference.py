@@ -12,6 +12,7 @@ import numpy as np
 
 from models.prepare import Prepared
 from models.product import Product
+from worker.events import Window
 from worker.lanes import Lane
 from worker.metrics import Metrics
 from worker.serving import Scored, Serving
@@ -41,6 +42,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def window(self) -> Window:
+        """Its events, to be prepared anew."""
+        return Window(self.records, self.lanes, self.slots, time.monotonic())
 
     def halves(self) -> tuple[Batch, Batch]:
         """The batch cut in two; for batches of two and more."""

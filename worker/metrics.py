@@ -46,6 +46,31 @@ class Metrics:
             "lost_lanes", "Lanes dropped because their outputs could not be delivered"
         )
         self.refused_releases = self._counter("refused_releases", "Releases refused")
+        self.returned_canaries = self._counter(
+            "returned_canaries", "Canaries that this worker found outside their bounds"
+        )
+        self.canary_products = self._counter(
+            "canary_products", "Products of the canary: assigned, review, failed", "outcome"
+        )
+        self.canary_share = self._gauge(
+            "canary_share", "Share of the products that the canary answers"
+        )
+        self.shadow_products = self._counter(
+            "shadow_products",
+            "Products of the shadow: compared, dropped (no time), failed, unsent",
+            "outcome",
+        )
+        self.shadow_categories = self._counter(
+            "shadow_categories",
+            "Best categories of the shadow beside the active: same, other",
+            "is",
+        )
+        self.shadow_labels = self._counter(
+            "shadow_labels", "Attribute values: both, active_only, shadow_only", "said_by"
+        )
+        self.shadow_share = self._gauge(
+            "shadow_share", "Share of the products that the shadow scores again"
+        )
         self.stage_seconds = Histogram(
             "sortiment_stage_seconds",
             "Time a window or batch spent in a stage: wait, prepare, model, assemble, send",

@@ -35,7 +35,10 @@ class ModelStage:
         # Bounded by the rule for polling: at most one window and a half.
         self._batches: asyncio.Queue[Batch] = asyncio.Queue()
         self._num_put = 0
+        self._num_inside = 0
         self._taken = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._submitted: asyncio.Queue[tuple[Batch, str, asyncio.Future[Scored]]] = asyncio.Queue()
         self._names = [f"model-{number}" for number in range(_MAX_SUBMITTED)]
         self._submissions = asyncio.Semaphore(_MAX_SUBMITTED)
@@ -50,11 +53,17 @@ class ModelStage:
         """Whether a batch runs now."""
         return self._model.is_busy
 
+    def begin_window(self) -> None:
+        """What is put from now on is of the next window."""
+        self._num_put = 0
+
     def put(self, batches: Sequence[Batch]) -> None:
-        """Queue the batches of one window."""
-        self._num_put = len(batches)
+        """Queue batches."""
+        self._num_put += len(batches)
         for batch in batches:
             self._batches.put_nowait(batch)
+            self._num_inside += 1
+            self._idle.clear()
 
     async def wants_more(self) -> None:
         """Wait until half of the last window's batches have been taken."""
@@ -64,8 +73,17 @@ class ModelStage:
 
     async def idle(self) -> None:
         """Wait until everything that was put has come out."""
-        await self._batches.join()
-        await self._submitted.join()
+        await self._idle.wait()
+
+    async def run_beside(self, batch: Batch) -> Scored:
+        """Run a batch of no lane, once nothing else waits for the model.
+
+        Raises:
+            Exception: whatever the model does.
+        """
+        while self._num_inside:
+            await self._idle.wait()
+        return await self._model.submit(batch)
 
     async def finish(self) -> None:
         """Wait until the batches that the model thread has have come out."""
@@ -79,12 +97,12 @@ class ModelStage:
             self._taken.set()
             if not any(lane.is_open for lane in batch.lanes):
                 self._submissions.release()  # other workers own all of its products by now
+                self._out()
             else:
                 name = self._names.pop()
                 await self._attempts.enter(name, batch.records)
                 # No await between the two: a batch that was submitted always comes out.
                 self._submitted.put_nowait((batch, name, self._model.submit(batch)))
-            self._batches.task_done()
 
     async def emit(self, take: Callable[[Parts], Awaitable[None]]) -> None:
         """Give what comes out to ``take``, batch by batch, for ever."""
@@ -104,6 +122,12 @@ class ModelStage:
             self._submissions.release()
             await take(parts)
             self._submitted.task_done()
+            self._out()
+
+    def _out(self) -> None:
+        self._num_inside -= 1
+        if not self._num_inside:
+            self._idle.set()
 
     def close(self) -> None:
         """Run nothing more; what is on the device runs to its end by itself."""

@@ -14,13 +14,15 @@ from worker.errors import EventError
 from worker.events import MAX_KEY_BYTES, Window, dead_letter, parse_event
 from worker.inference import Batch
 from worker.lanes import DeadLetter
-from worker.serving import Serving
+from worker.serving import NO_CATEGORY, Serving
 
 __all__ = ["UNPREPARABLE", "Preparation", "prepare_window"]
 
 _log = logging.getLogger(__name__)
 
 UNPREPARABLE = "unpreparable"  # reason of a product on which the preparer fails alone
+# Reasons that are the release's, not the product's: another one may do better.
+_OF_THE_RELEASE = frozenset({UNPREPARABLE, NO_CATEGORY})
 
 
 @dataclass(slots=True)
@@ -34,6 +36,12 @@ class Preparation:
 
     batches: list[Batch] = field(default_factory=list)
     dead: list[tuple[int, DeadLetter]] = field(default_factory=list)
+
+    def take_back(self) -> list[int]:
+        """Rows whose death is the release's doing; they are no longer among the dead."""
+        rows = [row for row, letter in self.dead if letter.reason in _OF_THE_RELEASE]
+        self.dead = [each for each in self.dead if each[1].reason not in _OF_THE_RELEASE]
+        return rows
 
 
 def prepare_window(serving: Serving, window: Window, config: BatchingConfig) -> Preparation:

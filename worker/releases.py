@@ -1,7 +1,6 @@
-"""The control topic: which release is active. Read whole by every worker, then followed.
+"""Follows the control topic and swaps releases: the active one, a canary, a shadow.
 
-A record's key says what it is about, its last value counts. One key is known here:
-``active-release``, whose value is an ``Announcement`` in JSON.
+The control topic is compacted and has one partition; ``worker.announcement`` says what is in it.
 """
 
 from __future__ import annotations
@@ -11,86 +10,51 @@ import concurrent.futures
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
-import orjson
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
-from aiokafka.errors import KafkaError
 from mode import Service
 
-from worker.errors import BrokerError, ReleaseError
+from worker.announcement import RETURN_KEY, ROLES, Announcement, CanaryReturn, Role, role_key
+from worker.control_topic import Latest, follow
+from worker.errors import ReleaseError, TransientError
 from worker.kafka import KafkaConfig
 from worker.metrics import Metrics
+from worker.release_slot import Slot
 from worker.serving import Serving, ServingLoader
 from worker.settings import mask
 
-__all__ = ["ACTIVE_RELEASE_KEY", "Announcement", "ReleaseControl"]
+__all__ = ["ReleaseControl", "TakeRelease"]
 
 _log = logging.getLogger(__name__)
 
-ACTIVE_RELEASE_KEY = b"active-release"
-SCHEMA = "sortiment.control.v1"
 # A refusal may be the network's fault; looking again once a minute costs nothing.
 _RETRY_REFUSED_S = 60.0
-_RETRY_BROKER_S = 1.0
-_POLL_MS = 1_000
+_RETRY_TELL_S = 1.0
 _KEPT_REFUSALS = 5
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Announcement:
-    """That a release is to be served.
+class TakeRelease(Protocol):
+    """Takes a release that is ready, or None in its place, on the event loop."""
 
-    Attributes:
-        release: ``name/version``.
-        address: where it is; anything that fsspec reads.
-        manifest_sha256: digest of its manifest, which holds the digests of all else.
-        announced_at: RFC 3339, UTC.
-    """
-
-    release: str
-    address: str
-    manifest_sha256: str
-    announced_at: str
-
-    def to_json(self) -> bytes:
-        """The record's value."""
-        return orjson.dumps({"schema": SCHEMA, **asdict(self)})
-
-    @classmethod
-    def from_json(cls, value: bytes) -> Announcement:
-        """What ``to_json`` wrote; unknown fields are ignored.
-
-        Raises:
-            ReleaseError: not an announcement; the message says why.
-        """
-        try:
-            raw = orjson.loads(value)
-        except orjson.JSONDecodeError as error:
-            raise ReleaseError(f"not JSON: {error}") from error
-        if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
-            raise ReleaseError(f"not an object with schema {SCHEMA}")
-        fields = {name: raw.get(name) for name in cls.__slots__}
-        wrong = [name for name, text in fields.items() if not isinstance(text, str) or not text]
-        if wrong:
-            raise ReleaseError(f"{', '.join(wrong)} must be text, and not empty")
-        return cls(**{name: str(text) for name, text in fields.items()})
+    def __call__(self, role: Role, serving: Serving | None, share: float = 1.0) -> None:
+        """From now on a role is this release's, for a share of the products."""
+        ...
 
 
 class ReleaseControl(Service):
-    """Follows the control topic: loads what is announced beside what is served, then swaps.
+    """Loads what is announced beside what is served, then swaps.
 
     A release that is refused changes nothing: the one before goes on, and the reason is told. To
     roll back, announce the old one.
 
     Args:
         loader: loads and checks a release, on a thread.
-        serve: takes the release that is ready, on the event loop.
-        pinned: address from the settings, which the control topic does not overrule.
+        take: gets the release that is ready.
+        tell: writes to the control topic that a canary is given up.
+        pinned: address from the settings: then the control topic overrules nothing.
     """
 
     # mode tells of every start and stop; the worker tells of what they mean.
@@ -101,7 +65,8 @@ class ReleaseControl(Service):
         kafka: KafkaConfig,
         topic: str,
         loader: ServingLoader,
-        serve: Callable[[Serving], None],
+        take: TakeRelease,
+        tell: Callable[[CanaryReturn], Awaitable[None]],
         metrics: Metrics,
         *,
         pinned: str | None = None,
@@ -110,16 +75,18 @@ class ReleaseControl(Service):
         self._kafka = kafka
         self._topic = topic
         self._loader = loader
-        self._serve = serve
+        self._take = take
+        self._tell = tell
         self._metrics = metrics
         self._pinned = pinned
-        self._announced: Announcement | None = None
-        self._serving: Serving | None = None
+        self._slots: dict[Role, Slot] = {role: Slot(role) for role in ROLES}
+        self._active = self._slots["active"]
+        self._active.note = f"reading topic {topic}"
         self._refusals: deque[dict[str, str]] = deque(maxlen=_KEPT_REFUSALS)
+        self._returns: asyncio.Queue[CanaryReturn] = asyncio.Queue()
         self._read_whole = False
         self._news = asyncio.Event()
         self._thread: threading.Thread | None = None
-        self._state = f"reading topic {topic}"
 
     @property
     def is_loading(self) -> bool:
@@ -128,31 +95,39 @@ class ReleaseControl(Service):
 
     def not_ready(self) -> list[str]:
         """Why no release is served; empty when one is."""
-        return [] if self._serving is not None else [self._state]
+        return [] if self._active.serving is not None else [self._active.note]
 
     def status(self) -> dict[str, Any]:
         """What is active, announced and refused, as JSON takes it."""
-        active, announced = self._serving, self._announced
         return {
-            "active": None
-            if active is None
-            else {
-                "release": active.release.id,
-                "manifest_sha256": active.release.manifest_sha256,
-                "architecture": active.release.architecture,
-                "taxonomy_version": active.release.taxonomy.version,
-            },
+            "active": self._active.active(),
             "pinned": mask(self._pinned) if self._pinned is not None else None,
-            "announced": asdict(announced) | {"address": mask(announced.address)}
-            if announced
-            else None,
+            "announced": self._active.announcement(),
             "note": self._note(),
+            "canary": self._slots["canary"].status(),
+            "shadow": self._slots["shadow"].status(),
             "refused": list(self._refusals),
             "masks": self._masks_status(),
         }
 
+    def return_canary(self, serving: Serving, reason: str) -> None:
+        """Give a canary up, here at once and everywhere by the control topic."""
+        slot = self._slots["canary"]
+        if slot.serving is not serving or slot.announced is None:
+            return  # another has been announced meanwhile
+        announced = slot.announced
+        slot.ended = CanaryReturn(
+            manifest_sha256=announced.manifest_sha256,
+            announced_at=announced.announced_at,
+            reason=reason,
+        )
+        _log.error("canary %s given up: %s", serving.release.id, reason)
+        self._metrics.returned_canaries.inc()
+        self._end(slot)
+        self._returns.put_nowait(slot.ended)
+
     def _masks_status(self) -> dict[str, Any]:
-        masks = self._serving.masks if self._serving is not None else None
+        masks = self._active.serving.masks if self._active.serving is not None else None
         remote = self._loader.remote
         return {
             "resident_categories": masks.num_resident if masks is not None else 0,
@@ -160,88 +135,77 @@ class ReleaseControl(Service):
         }
 
     def _note(self) -> str:
-        active, announced = self._serving, self._announced
-        if active is None or self._pinned is None or announced is None:
-            return self._state
-        if announced.manifest_sha256 == active.release.manifest_sha256:
-            return self._state
+        announced = self._active.announced
+        if self._active.serving is None or self._pinned is None or announced is None:
+            return self._active.note
+        if self._active.serves(announced.manifest_sha256):
+            return self._active.note
         return f"{announced.release} is announced; SORTIMENT_RELEASE overrules it"
 
     @Service.task
     async def _follow(self) -> None:
-        while not self.should_stop:
-            try:
-                await self._read_topic()
-            except KafkaError as error:
-                if not error.retriable:
-                    raise BrokerError(f"reading control topic {self._topic}: {error!r}") from error
-                _log.warning("control topic %s: %r, trying again", self._topic, error)
-                await self.sleep(_RETRY_BROKER_S)
+        await follow(self._kafka, self._topic, self._read)
 
-    async def _read_topic(self) -> None:
-        # Without a group: every worker reads everything, and commits nothing.
-        consumer = AIOKafkaConsumer(
-            self._topic,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            **self._kafka.client_kwargs(),
-        )
-        try:
-            await consumer.start()
-            while not consumer.assignment():
-                # The embedded broker makes the topic when it is first asked for.
-                await self.sleep(0.1)
-            ends = await consumer.end_offsets(consumer.assignment())
-            latest: ConsumerRecord[bytes | None, bytes | None] | None = None
-            behind = set(ends)
-            while not self.should_stop:
-                behind = {tp for tp in behind if await consumer.position(tp) < ends[tp]}
-                if not behind:
-                    self._take(latest)
-                    latest = None
-                for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
-                    for record in records:
-                        if record.key == ACTIVE_RELEASE_KEY:
-                            latest = record
-        finally:
-            await consumer.stop()
-
-    def _take(self, record: ConsumerRecord[bytes | None, bytes | None] | None) -> None:
-        """The topic is read to its end, and this was the last record about the release, if any."""
-        before, first = self._announced, not self._read_whole
-        self._read_whole = True
-        if record is not None:
-            where = f"{record.topic}[{record.partition}] offset {record.offset}"
+    def _read(self, latest: Latest) -> None:
+        """The topic is read to its end, and this is what is new."""
+        before = {role: slot.wanted for role, slot in self._slots.items()}
+        first, self._read_whole = not self._read_whole, True
+        for role, slot in self._slots.items():
+            if (record := latest.get(role_key(role))) is not None:
+                where = f"{record.topic}[{record.partition}] offset {record.offset}"
+                try:
+                    slot.announced = Announcement.from_json(record.value) if record.value else None
+                except ReleaseError as error:
+                    self._refuse(slot, where, error)
+                else:
+                    said = slot.announced.release if slot.announced else "none"
+                    _log.info("announced as %s at %s: %s", role, where, said)
+        if (record := latest.get(RETURN_KEY)) is not None and record.value:
+            canary = self._slots["canary"]
             try:
-                self._announced = Announcement.from_json(record.value) if record.value else None
+                canary.ended = CanaryReturn.from_json(record.value)
             except ReleaseError as error:
-                self._refuse(where, error)
-            else:
-                said = self._announced.release if self._announced else "none"
-                _log.info("announced at %s: %s", where, said)
-        if self._pinned is None and (first or self._announced != before):
+                self._refuse(canary, f"{record.topic} offset {record.offset}", error)
+        after = {role: slot.wanted for role, slot in self._slots.items()}
+        if self._pinned is None and (first or before != after):
             self._news.set()
 
     @Service.task
     async def _load(self) -> None:
         while not self.should_stop:
-            wanted = self._wanted()
             is_settled = True
-            if wanted is not None and not self._serves(wanted):
-                is_settled = await self._load_one(*wanted)
-            elif wanted is not None:
-                self._state = "serving"
-            elif self._serving is None and self._read_whole:
-                self._state = self._nothing_announced()
-                _log.warning("%s", self._state)
-            await self._await_news(None if is_settled else _RETRY_REFUSED_S)
+            for slot in self._slots.values():
+                is_settled &= await self._settle(slot)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), None if is_settled else _RETRY_REFUSED_S)
+            self._news.clear()
 
-    def _serves(self, wanted: tuple[str, str | None]) -> bool:
-        """Whether the active release is the wanted one; a pinned one is, once it is loaded."""
-        _, manifest_sha256 = wanted
-        active = self._serving
-        return active is not None and manifest_sha256 in (None, active.release.manifest_sha256)
+    async def _settle(self, slot: Slot) -> bool:
+        """Bring a role to what is wanted; False where its release is refused."""
+        if slot is self._active and self._pinned is not None:
+            return slot.serves(None) or await self._load_one(slot, self._pinned, None, 1.0)
+        wanted = slot.wanted if self._pinned is None else None
+        if wanted is not None:
+            if not slot.serves(wanted.manifest_sha256):
+                return await self._load_one(
+                    slot, wanted.address, wanted.manifest_sha256, wanted.share
+                )
+            slot.note = "serving"
+            if slot.share != wanted.share:
+                self._serve(slot, slot.serving, wanted.share)
+        elif slot is not self._active:
+            self._end(slot)
+        elif slot.serving is None and self._read_whole:
+            slot.note = self._nothing_announced()
+            _log.warning("%s", slot.note)
+        return True
+
+    def _end(self, slot: Slot) -> None:
+        """A role beside the active one is nobody's any more."""
+        if slot.serving is not None:
+            self._serve(slot, None, 0.0)
+            _log.info("%s ended", slot.role)
+        slot.note = f"given up: {slot.returned}" if slot.returned is not None else "ended"
 
     def _nothing_announced(self) -> str:
         text = (
@@ -253,38 +217,37 @@ class ReleaseControl(Service):
             text += f"; refused {last['what']}: {last['reason']}"
         return text
 
-    def _wanted(self) -> tuple[str, str | None] | None:
-        """Address and manifest digest of the release to load."""
-        if self._pinned is not None:
-            return self._pinned, None
-        if self._announced is not None:
-            return self._announced.address, self._announced.manifest_sha256
-        return None
-
-    async def _await_news(self, timeout_s: float | None) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), timeout_s)
-        self._news.clear()
-
-    async def _load_one(self, address: str, manifest_sha256: str | None) -> bool:
+    async def _load_one(
+        self, slot: Slot, address: str, manifest_sha256: str | None, share: float
+    ) -> bool:
         """Load beside what is served, and swap; False where the release is refused."""
-        self._state = f"loading the release at {mask(address)}{self._beside()}"
-        _log.info("%s", self._state)
-        try:
-            serving = await self._on_thread(lambda: self._loader.load(address, manifest_sha256))
-        except Exception as error:  # noqa: BLE001
-            # A release comes from outside and may fail in any way; the worker must outlive that.
-            self._refuse(address, error)
-            return False
-        before, self._serving = self._serving, serving
-        self._state = "serving"
-        self._serve(serving)
+        before = slot.serving
+        serving = next(
+            (
+                other.serving
+                for other in self._slots.values()
+                if manifest_sha256 is not None and other.serves(manifest_sha256)
+            ),
+            None,
+        )
+        if serving is None:
+            slot.note = f"loading the release at {mask(address)}{_beside(slot)}"
+            _log.info("%s", slot.note)
+            try:
+                serving = await self._on_thread(lambda: self._loader.load(address, manifest_sha256))
+            except Exception as error:  # noqa: BLE001
+                # A release comes from outside and may fail in any way; the worker must outlive it.
+                self._refuse(slot, address, error)
+                return False
+        self._serve(slot, serving, share)
+        slot.note = "serving"
         if before is not None:
             _log.info("swapped: %s after %s", serving.release.id, before.release.id)
         return True
 
-    def _beside(self) -> str:
-        return f"; serving {self._serving.release.id}" if self._serving is not None else ""
+    def _serve(self, slot: Slot, serving: Serving | None, share: float) -> None:
+        slot.serving, slot.share = serving, share
+        self._take(slot.role, serving, share)
 
     async def _on_thread(self, load: Callable[[], Serving]) -> Serving:
         # Not an executor's thread: these are waited for at exit, and a fetch may take minutes.
@@ -301,12 +264,28 @@ class ReleaseControl(Service):
         self._thread.start()
         return await asyncio.wrap_future(loaded)
 
-    def _refuse(self, what: str, error: Exception) -> None:
+    @Service.task
+    async def _tell_returns(self) -> None:
+        while not self.should_stop:
+            ended = await self._returns.get()
+            while not self.should_stop:
+                try:
+                    await self._tell(ended)
+                    break
+                except TransientError as error:
+                    _log.warning("telling the other workers of a canary's end: %s", error)
+                    await self.sleep(_RETRY_TELL_S)
+
+    def _refuse(self, slot: Slot, what: str, error: Exception) -> None:
         # An address may carry credentials, and errors quote addresses.
         reason = (str(error) or repr(error)).replace(what, mask(what))
         what = mask(what)
         self._metrics.refused_releases.inc()
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        self._refusals.append({"what": what, "reason": reason, "at": now})
-        self._state = f"refused {what}: {reason}{self._beside()}"
-        _log.error("refused %s: %s", what, reason)
+        self._refusals.append({"what": what, "role": slot.role, "reason": reason, "at": now})
+        slot.note = f"refused {what}: {reason}{_beside(slot)}"
+        _log.error("refused as %s %s: %s", slot.role, what, reason)
+
+
+def _beside(slot: Slot) -> str:
+    return f"; serving {slot.serving.release.id}" if slot.serving is not None else ""

@@ -30,10 +30,11 @@ from worker.metrics import Metrics
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
-__all__ = ["InferenceConfig", "Scored", "Serving", "ServingLoader"]
+__all__ = ["NO_CATEGORY", "InferenceConfig", "Scored", "Serving", "ServingLoader"]
 
 _log = logging.getLogger(__name__)
 
+NO_CATEGORY = "no_category"  # reason of a product without a claim, where that is needed
 # Masks of more categories than this are fetched as they are met: warming must not delay readiness.
 _WARM_CATEGORIES = 20_000
 
@@ -118,7 +119,7 @@ class Serving:
     def no_claim(self, product: Product) -> tuple[str, str]:
         """Reason and detail of the dead letter of a product that lacks a needed claim."""
         return (
-            "no_category",
+            NO_CATEGORY,
             f"release {self.release.id} has no category model, so claimed_category must name a "
             f"category of taxonomy version {self.release.taxonomy.version}, "
             f"got {product.claimed_category!r}",

@@ -152,6 +152,20 @@ class Settings(KafkaSettings):
         description="Seconds until it first tries some; doubled after each try that fails, up to "
         "five minutes.",
     )
+    canary_max_failed_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of a canary's last 2,000 products that it may fail on (the active "
+        "release answers those); beyond it the canary is given up.",
+    )
+    canary_max_review_rise: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="How much larger a canary's share of `review` may be than the active "
+        "release's, from 200 products of each on; beyond it the canary is given up.",
+    )
     attempts_prefix: Name = Field(
         "sortiment:attempts",
         description="What the keys begin with that say which products were in hand when a worker "
@@ -179,6 +193,7 @@ class Settings(KafkaSettings):
             attributes=self.attributes_topic,
             dead_letters=self.dead_letters_topic,
             control=self.control_topic,
+            shadow=self.shadow_topic,
             partitions=self.partitions,
             replication_factor=self.replication_factor,
             create=self.create_topics and self.broker == "kafka",

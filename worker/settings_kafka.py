@@ -66,6 +66,11 @@ class KafkaSettings(BaseSettings):
     control_topic: TopicName = Field(
         "sortiment-control", description="Names the active release; one partition, compacted."
     )
+    shadow_topic: TopicName = Field(
+        "product-shadow",
+        description="What a shadow release says beside the active one goes here; created when one "
+        "is announced.",
+    )
     partitions: int = Field(
         12, ge=1, le=10_000, description="Partitions of the topics that the worker creates."
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,14 @@ from worker.errors import BrokerError, ConfigError
 from worker.events import DEAD_LETTER_HEADROOM_BYTES
 from worker.kafka import KafkaConfig
 
-__all__ = ["TopicFacts", "TopicsConfig", "ensure_control_topic", "ensure_topics", "judge"]
+__all__ = [
+    "TopicFacts",
+    "TopicsConfig",
+    "ensure_control_topic",
+    "ensure_shadow_topic",
+    "ensure_topics",
+    "judge",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +62,7 @@ class TopicsConfig:
     attributes: str = "product-attributes"
     dead_letters: str = "product-dead-letters"
     control: str = "sortiment-control"
+    shadow: str = "product-shadow"
     partitions: int = 12
     replication_factor: int = 1
     create: bool = True
@@ -61,7 +70,7 @@ class TopicsConfig:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All five."""
+        """Those that every worker needs: all but the shadow's."""
         return (self.input, self.categories, self.attributes, self.dead_letters, self.control)
 
 
@@ -121,20 +130,51 @@ async def ensure_control_topic(
     """
     if kafka.broker == "embedded":
         return
-    admin = await _connect(kafka, wait_s)
-    try:
-        present = await _partitions(admin)
-        if topics.control not in present:
-            await _create(admin, topics, [_control_topic(topics)])
+    async with _checking(kafka, topics.control, wait_s) as admin:
+        await _create_missing(admin, topics, _control_topic(topics))
         problems = _control_problems(topics, await _configs(admin, [topics.control]))
         if problems:
             raise ConfigError(problems)
+
+
+async def ensure_shadow_topic(
+    kafka: KafkaConfig, topics: TopicsConfig, *, wait_s: float = BROKER_WAIT_S
+) -> None:
+    """Create the shadow's topic if it is missing, and only this one.
+
+    Raises:
+        ConfigError, BrokerError: as ``ensure_topics``.
+    """
+    if kafka.broker == "embedded":
+        return
+    async with _checking(kafka, topics.shadow, wait_s) as admin:
+        wanted = _topic(topics, topics.shadow, {_TIMESTAMP: "LogAppendTime"})
+        await _create_missing(admin, topics, wanted)
+
+
+@asynccontextmanager
+async def _checking(
+    kafka: KafkaConfig, topic: str, wait_s: float
+) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = await _connect(kafka, wait_s)
+    try:
+        yield admin
     except KafkaError as error:
         raise BrokerError(
-            f"checking topic {topics.control} at {kafka.bootstrap_servers}: {error!r}"
+            f"checking topic {topic} at {kafka.bootstrap_servers}: {error!r}"
         ) from error
     finally:
         await admin.close()
+
+
+async def _create_missing(
+    admin: AIOKafkaAdminClient, topics: TopicsConfig, wanted: NewTopic
+) -> None:
+    if wanted.name in await _partitions(admin):
+        return
+    if not topics.create:
+        raise ConfigError([_missing(wanted.name)])
+    await _create(admin, topics, [wanted])
 
 
 async def _connect(kafka: KafkaConfig, wait_s: float) -> AIOKafkaAdminClient:
@@ -164,13 +204,7 @@ async def _ensure(admin: AIOKafkaAdminClient, topics: TopicsConfig) -> TopicFact
     before = await _partitions(admin)
     missing = [name for name in topics.names if name not in before]
     if missing and not topics.create:
-        raise ConfigError(
-            [
-                f"topic {name} is missing and SORTIMENT_CREATE_TOPICS is false: create it, "
-                "or let the worker"
-                for name in missing
-            ]
-        )
+        raise ConfigError([_missing(name) for name in missing])
     await _create(admin, topics, [t for t in _first(topics) if t.name in missing])
     # The dead-letter topic follows the input's real limit, which may be another than the setting.
     limit = _limit(topics, await _configs(admin, [topics.input]))
@@ -188,6 +222,13 @@ async def _ensure(admin: AIOKafkaAdminClient, topics: TopicsConfig) -> TopicFact
         max_event_bytes=limit,
         created=tuple(missing),
         differences=differences,
+    )
+
+
+def _missing(name: str) -> str:
+    return (
+        f"topic {name} is missing and SORTIMENT_CREATE_TOPICS is false: create it, "
+        "or let the worker"
     )
 
 

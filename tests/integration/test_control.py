@@ -19,6 +19,7 @@ from models.release import Release
 from models.taxonomy import Taxonomy
 from tests.services import Topics, WorkerTopics
 from worker.announce import publish, verify
+from worker.announcement import Announcement, CanaryReturn, Role, role_key
 from worker.errors import BrokerError, ConfigError, ReleaseError
 from worker.kafka import KafkaConfig
 from worker.local.child import wait_until
@@ -27,7 +28,7 @@ from worker.local.kafka import LocalKafka
 from worker.local.worker_process import WorkerProcess
 from worker.masks import MaskCacheConfig
 from worker.metrics import Metrics
-from worker.releases import ACTIVE_RELEASE_KEY, Announcement, ReleaseControl
+from worker.releases import ReleaseControl
 from worker.serving import InferenceConfig, Serving, ServingLoader
 from worker.topics import TopicsConfig, ensure_topics
 
@@ -168,9 +169,16 @@ class Control:
         self.served: list[Serving] = []
         config = InferenceConfig(device="cpu", torch_threads=1, release_cache=cache)
         loader = ServingLoader(config, MaskCacheConfig(), self.metrics)
-        self.service = ReleaseControl(
-            kafka, topic, loader, self.served.append, self.metrics, pinned=pinned
-        )
+
+        def take(role: Role, serving: Serving | None, share: float = 1.0) -> None:
+            assert role == "active"
+            assert serving is not None
+            self.served.append(serving)
+
+        async def tell(ended: CanaryReturn) -> None:
+            raise AssertionError(f"no canary here: {ended}")
+
+        self.service = ReleaseControl(kafka, topic, loader, take, tell, self.metrics, pinned=pinned)
 
     async def until(self, true: Callable[[], bool]) -> None:
         async with asyncio.timeout(60):
@@ -308,7 +316,7 @@ class TestReleases:
         await reader.service.start()
 
         async def announce(value: bytes) -> None:
-            await producer.send_and_wait(names.control, value, key=ACTIVE_RELEASE_KEY)
+            await producer.send_and_wait(names.control, value, key=role_key("active"))
 
         await announce(b"{")
         await reader.until(lambda: reader.refusals == 1)
@@ -335,7 +343,7 @@ class TestReleases:
     ) -> None:
         made = release("1")
         await publish(made, str(made.directory), config, names)
-        await producer.send_and_wait(names.control, None, key=ACTIVE_RELEASE_KEY)
+        await producer.send_and_wait(names.control, None, key=role_key("active"))
         reader = control()
 
         await reader.service.start()

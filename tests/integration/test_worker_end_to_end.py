@@ -77,7 +77,7 @@ async def test_each_product_gets_the_answer_of_the_model_to_it_and_no_other(
     await group.caught_up(worker)
 
     outputs = await read_outputs()
-    assert not audit(inputs, outputs, taxonomy, release="tiny/1", schemas=True).places
+    assert not audit(inputs, outputs, taxonomy, releases=["tiny/1"], schemas=True).places
     predictor = load_predictor(release, torch.device("cpu"), "float32")
     wanted = make_examples(predictor, [parse_event(value) for _, value in events], taxonomy)
     categories, attributes = _by_place(outputs.categories), _by_place(outputs.attributes)

@@ -1,0 +1,80 @@
+"""One role of releases in a worker: what is announced for it, and what serves."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from worker.announcement import Announcement, CanaryReturn, Role
+from worker.serving import Serving
+from worker.settings import mask
+
+__all__ = ["Slot"]
+
+
+@dataclass(slots=True)
+class Slot:
+    """A role and its release.
+
+    Attributes:
+        role: what the release does.
+        announced: what the control topic says; None: nothing, or that there is none.
+        serving: what is loaded and serves.
+        share: of the products, that it was last given.
+        ended: the return that ends an announcement, once one is known.
+        note: what goes on, for a person.
+    """
+
+    role: Role
+    announced: Announcement | None = None
+    serving: Serving | None = None
+    share: float = 0.0
+    ended: CanaryReturn | None = None
+    note: str = ""
+
+    @property
+    def returned(self) -> str | None:
+        """Why the announced release was given up, if it was."""
+        if self.ended is None or self.announced is None or not self.ended.ends(self.announced):
+            return None
+        return self.ended.reason
+
+    @property
+    def wanted(self) -> Announcement | None:
+        """What is to serve, as far as the control topic goes."""
+        return None if self.returned is not None else self.announced
+
+    def serves(self, manifest_sha256: str | None) -> bool:
+        """Whether the release of this digest serves; any does, for None."""
+        if self.serving is None:
+            return False
+        return manifest_sha256 in (None, self.serving.release.manifest_sha256)
+
+    def active(self) -> dict[str, Any] | None:
+        """What serves, as JSON takes it."""
+        if self.serving is None:
+            return None
+        release = self.serving.release
+        return {
+            "release": release.id,
+            "manifest_sha256": release.manifest_sha256,
+            "architecture": release.architecture,
+            "taxonomy_version": release.taxonomy.version,
+        }
+
+    def announcement(self) -> dict[str, Any] | None:
+        """What is announced, as JSON takes it; without the credentials of its address."""
+        if self.announced is None:
+            return None
+        return asdict(self.announced) | {"address": mask(self.announced.address)}
+
+    def status(self) -> dict[str, Any] | None:
+        """A role beside the active one, as JSON takes it; None where nothing is announced."""
+        if self.announced is None and self.serving is None:
+            return None
+        return {
+            "serving": self.active(),
+            "announced": self.announcement(),
+            "returned": self.returned,
+            "note": self.note,
+        }
