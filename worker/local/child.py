@@ -14,7 +14,7 @@ from types import TracebackType
 
 from worker.local.errors import LocalServiceError
 
-__all__ = ["ChildProcess", "wait_until"]
+__all__ = ["ChildProcess", "wait_or_stop", "wait_until"]
 
 _TETHER = Path(__file__).with_name("tether.py")
 _POLL_S = 0.05
@@ -186,3 +186,18 @@ def wait_until(
                 f"{child.name}: {what} not after {deadline_s:g} s ({reason})\n{child.log_tail()}"
             )
         time.sleep(_POLL_S)
+
+
+def wait_or_stop(
+    child: ChildProcess, ready: Callable[[], str | None], deadline_s: float, what: str
+) -> None:
+    """``wait_until``; a child that is not ready in time is stopped, whatever the reason.
+
+    Raises:
+        LocalServiceError: as ``wait_until``.
+    """
+    try:
+        wait_until(child, ready, deadline_s, what)
+    except BaseException:
+        child.stop()
+        raise

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from confluent_kafka import Producer
 
-from worker.local.child import ChildProcess, wait_until
+from worker.local.child import ChildProcess, wait_or_stop
 from worker.local.errors import LocalServiceError
 from worker.local.kafka_ready import why_not_ready
 
@@ -66,11 +66,7 @@ class EmbeddedKafka:
             self.bootstrap_servers = address
             return why_not_ready(address)
 
-        try:
-            wait_until(self._child, ready, _START_DEADLINE_S, "an answer")
-        except BaseException:
-            self._child.stop()
-            raise
+        wait_or_stop(self._child, ready, _START_DEADLINE_S, "an answer")
 
     def start(self) -> None:
         """Refused: the mock cluster keeps nothing outside its process."""

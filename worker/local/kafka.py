@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
 from typing import Literal, Protocol
 
 from worker.local.embedded import EmbeddedKafka
@@ -16,6 +14,7 @@ from worker.local.kafka_jars import kafka_jars
 from worker.local.kafka_ready import why_not_ready
 from worker.local.kafka_server import KafkaServer
 from worker.local.kafka_sources import available_sources, kafka_version
+from worker.local.service import LocalService, Startable
 
 __all__ = ["KafkaSource", "LocalKafka", "start_kafka"]
 
@@ -23,20 +22,15 @@ KafkaSource = Literal["given", "maven", "docker", "embedded"]
 _GIVEN_ANSWER_S = 15.0
 
 
-class _Service(Protocol):
-    log_path: Path
-
+class _Broker(Startable, Protocol):
     @property
     def bootstrap_servers(self) -> str: ...
-    def start(self) -> None: ...
-    def stop(self) -> None: ...
     def kill(self) -> None: ...
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class LocalKafka:
-    """A Kafka that answers; a context manager that ends what it started.
+class LocalKafka(LocalService[_Broker]):
+    """A Kafka that answers; it keeps its data while it is stopped, unless it is embedded.
 
     Attributes:
         bootstrap_servers: for clients.
@@ -47,20 +41,7 @@ class LocalKafka:
     bootstrap_servers: str
     source: KafkaSource
     description: str
-    _service: _Service | None = None
-
-    @property
-    def log_path(self) -> Path | None:
-        """The broker's log; None for a given one."""
-        return self._service.log_path if self._service else None
-
-    def stop(self) -> None:
-        """Stop the broker in order; ``start`` brings it back on the same port, data kept.
-
-        Raises:
-            LocalServiceError: a given broker is not ours to stop.
-        """
-        self._ours().stop()
+    _variable = "KAFKA_BOOTSTRAP_SERVERS"
 
     def kill(self) -> None:
         """End the broker as a power cut would; ``start`` brings it back.
@@ -69,43 +50,6 @@ class LocalKafka:
             LocalServiceError: a given broker is not ours to kill.
         """
         self._ours().kill()
-
-    def start(self) -> None:
-        """Bring a stopped or killed broker back.
-
-        Raises:
-            LocalServiceError: it does not start, or keeps nothing (embedded), or is not ours.
-        """
-        self._ours().start()
-
-    def restart(self) -> None:
-        """``stop``, then ``start``."""
-        self.stop()
-        self.start()
-
-    def close(self) -> None:
-        """End the broker and remove its data; a given one goes on. May be called again."""
-        if self._service is not None:
-            self._service.close()
-
-    def _ours(self) -> _Service:
-        if self._service is None:
-            raise LocalServiceError(
-                f"the broker at {self.bootstrap_servers} was given and is not ours to stop; "
-                "unset KAFKA_BOOTSTRAP_SERVERS to let one be started"
-            )
-        return self._service
-
-    def __enter__(self) -> LocalKafka:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def start_kafka(
@@ -154,7 +98,7 @@ def _candidates(environ: Mapping[str, str], allow_embedded: bool) -> tuple[Kafka
 def _start(
     source: KafkaSource, environ: Mapping[str, str], say: Callable[[str], None]
 ) -> LocalKafka:
-    service: _Service
+    service: _Broker
     if source == "given":
         return _given(environ)
     if source == "maven":
@@ -167,7 +111,7 @@ def _start(
     else:
         service = EmbeddedKafka()
         description = "embedded mock cluster (four partitions, at least once)"
-    return LocalKafka(service.bootstrap_servers, source, description, service)
+    return LocalKafka(service, service.bootstrap_servers, source, description)
 
 
 def _given(environ: Mapping[str, str]) -> LocalKafka:
@@ -179,4 +123,4 @@ def _given(environ: Mapping[str, str]) -> LocalKafka:
         raise LocalServiceError(
             f"the broker that KAFKA_BOOTSTRAP_SERVERS names does not answer: {servers} ({reason})"
         )
-    return LocalKafka(servers, "given", f"the broker at {servers}")
+    return LocalKafka(None, servers, "given", f"the broker at {servers}")

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from worker.local.child import ChildProcess, wait_until
+from worker.local.child import ChildProcess, wait_or_stop
 from worker.local.errors import LocalServiceError, ServiceMissing
 from worker.local.kafka_ready import why_not_ready
 from worker.local.kafka_server import broker_settings
@@ -74,16 +74,12 @@ class KafkaContainer:
             grace_s=_STOP_GRACE_S,
             remove=[self.directory],
         )
-        try:
-            wait_until(
-                child,
-                lambda: why_not_ready(self.bootstrap_servers),
-                _START_DEADLINE_S,
-                f"an answer on {self.bootstrap_servers}",
-            )
-        except BaseException:
-            child.stop()
-            raise
+        wait_or_stop(
+            child,
+            lambda: why_not_ready(self.bootstrap_servers),
+            _START_DEADLINE_S,
+            f"an answer on {self.bootstrap_servers}",
+        )
         self._child = child
 
     def stop(self) -> None:

@@ -1,38 +1,21 @@
-"""One Apache Kafka broker in KRaft mode, broker and controller in one process of Java."""
+"""One Apache Kafka broker by itself, in a temporary folder."""
 
 from __future__ import annotations
 
-import base64
+import secrets
 import shutil
-import subprocess
 import tempfile
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from worker.local.child import ChildProcess, wait_until
-from worker.local.errors import LocalServiceError
 from worker.local.java import Java
-from worker.local.kafka_ready import why_not_ready
-from worker.local.ports import ReservedPort
+from worker.local.kafka_broker import KafkaBroker, KafkaRuntime
 
 __all__ = ["MAX_MESSAGE_BYTES", "KafkaServer", "broker_settings"]
 
 # The largest input (1 MiB) and the 64 KiB more of its dead letter, with room for topics that
 # somebody allows larger ones on: the limit that matters is each topic's own.
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
-_START_DEADLINE_S = 90.0  # 3 to 5 s alone on two cores; a busy machine takes far longer
-_STOP_GRACE_S = 20.0
-_FORMAT_DEADLINE_S = 90.0
-
-_LOGGING = """\
-rootLogger.level = INFO
-rootLogger.appenderRef.out.ref = out
-appender.out.type = Console
-appender.out.name = out
-appender.out.layout.type = PatternLayout
-appender.out.layout.pattern = %d{ISO8601} %p %c{1}: %m%n%throwable{8}
-"""
 
 
 def broker_settings(replication: int = 1) -> dict[str, str]:
@@ -63,8 +46,8 @@ def broker_settings(replication: int = 1) -> dict[str, str]:
     }
 
 
-class KafkaServer:
-    """A broker on 127.0.0.1 with its data in a temporary folder that ``close`` removes.
+class KafkaServer(KafkaBroker):
+    """A broker that is its own quorum, with its data in a folder that ``close`` removes.
 
     Args:
         jars: directory of Kafka's jars.
@@ -76,128 +59,34 @@ class KafkaServer:
     """
 
     def __init__(self, jars: Path, java: Java, environ: Mapping[str, str]) -> None:
-        self._java = java
-        self._environ = environ
-        self._classpath = f"{jars}/*"
         self.directory = Path(tempfile.mkdtemp(prefix="sortiment-kafka-"))
-        self.log_path = self.directory / "kafka.log"
-        self._port = ReservedPort()
-        self._controller_port = ReservedPort()
-        self._child: ChildProcess | None = None
+        self._broker_directory = self.directory / "broker"
+        super().__init__(
+            "Apache Kafka",
+            1,
+            KafkaRuntime(jars, java, ("-Xmx512m",), environ),
+            self._broker_directory,
+            self.directory / "kafka.log",
+            self.directory,
+        )
         try:
-            self._write_settings()
-            self._format()
+            self.format(secrets.token_urlsafe(16), [self.voter], broker_settings())
             self.start()
         except BaseException:
-            self._child = None
             self.close(keep_log=True)
             raise
 
     @property
     def bootstrap_servers(self) -> str:
         """The address for clients; the same after a restart."""
-        return self._port.address
-
-    def start(self) -> None:
-        """Start the broker on its data and wait until it answers.
-
-        Raises:
-            LocalServiceError: it did not answer in time or ended; with its log.
-        """
-        child = ChildProcess(
-            "Apache Kafka",
-            self._command("kafka.Kafka", str(self._settings_path), heap="512m"),
-            self.log_path,
-            env=self._environ,
-            grace_s=_STOP_GRACE_S,
-            remove=[self.directory],
-        )
-        try:
-            wait_until(
-                child,
-                lambda: why_not_ready(self.bootstrap_servers),
-                _START_DEADLINE_S,
-                f"an answer on {self.bootstrap_servers}",
-            )
-        except BaseException:
-            child.stop()
-            raise
-        self._child = child
+        return self.address
 
     def stop(self) -> None:
         """Stop the broker in order; data and port stay for ``start``."""
-        if self._child is not None:
-            self._child.stop()
-            self._child = None
-
-    def kill(self) -> None:
-        """End the broker as a power cut would (SIGKILL); data and port stay for ``start``."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
+        self.terminate()
 
     def close(self, *, keep_log: bool = False) -> None:
         """Stop the broker, let its ports go and remove its folder, the log perhaps excepted."""
         self.stop()
-        self._port.close()
-        self._controller_port.close()
-        if keep_log:
-            shutil.rmtree(self._data, ignore_errors=True)
-        else:
-            shutil.rmtree(self.directory, ignore_errors=True)
-
-    @property
-    def _data(self) -> Path:
-        return self.directory / "data"
-
-    @property
-    def _settings_path(self) -> Path:
-        return self.directory / "server.properties"
-
-    def _write_settings(self) -> None:
-        controller = self._controller_port.address
-        settings = broker_settings() | {
-            "node.id": "1",
-            "controller.quorum.voters": f"1@{controller}",
-            "listeners": f"PLAINTEXT://{self._port.address},CONTROLLER://{controller}",
-            "advertised.listeners": f"PLAINTEXT://{self._port.address}",
-            "log.dirs": str(self._data),
-        }
-        text = "".join(f"{key}={value}\n" for key, value in settings.items())
-        self._settings_path.write_text(text)
-        (self.directory / "log4j2.properties").write_text(_LOGGING)
-
-    def _format(self) -> None:
-        arguments = ["format", "--cluster-id", _cluster_id(), "--config", str(self._settings_path)]
-        command = self._command("kafka.tools.StorageTool", *arguments, heap="256m")
-        with self.log_path.open("ab") as log:
-            ran = subprocess.run(
-                command,
-                env=dict(self._environ),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                timeout=_FORMAT_DEADLINE_S,
-                check=False,
-            )
-        if ran.returncode != 0:
-            tail = "\n".join(self.log_path.read_text(errors="replace").splitlines()[-25:])
-            raise LocalServiceError(f"cannot format Kafka's storage; log: {self.log_path}\n{tail}")
-
-    def _command(self, main_class: str, *arguments: str, heap: str) -> list[str]:
-        return [
-            str(self._java.program),
-            f"-Xmx{heap}",
-            f"-Dlog4j2.configurationFile={self.directory / 'log4j2.properties'}",
-            "-cp",
-            self._classpath,
-            main_class,
-            *arguments,
-        ]
-
-
-def _cluster_id() -> str:
-    while True:
-        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        if not text.startswith("-"):  # the command line would take it for a flag
-            return text
+        super().close()
+        shutil.rmtree(self._broker_directory if keep_log else self.directory, ignore_errors=True)

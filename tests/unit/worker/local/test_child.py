@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.local.child import ChildProcess, wait_until
+from worker.local.child import ChildProcess, wait_or_stop, wait_until
 from worker.local.errors import LocalServiceError
 
 _WAIT = "import sys; print('here', flush=True); sys.stdin.read()"
@@ -104,3 +104,12 @@ def test_readiness_reports_the_reason_or_the_end(tmp_path: Path) -> None:
         pytest.raises(LocalServiceError, match=r"(?s)status 1 before an answer.*broken"),
     ):
         wait_until(ended, lambda: "not yet", 30, "an answer")
+
+
+def test_what_is_not_ready_in_time_is_stopped(tmp_path: Path) -> None:
+    child = python(_WAIT, tmp_path / "log")
+    wait_or_stop(child, lambda: None, 0.05, "an answer")
+    assert child.poll() is None
+    with pytest.raises(LocalServiceError, match=r"an answer not after 0\.05 s"):
+        wait_or_stop(child, lambda: "not yet", 0.05, "an answer")
+    assert child.poll() == 128 + signal.SIGTERM
