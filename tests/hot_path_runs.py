@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.streams import until
+from tests.polling import until
 from worker.components import build_hot_path, inference_config
 from worker.hot_path import HotPath
 from worker.masks import MaskCacheConfig

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,8 @@ from typing import TypeAlias
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+
+from tests import polling
 
 Record: TypeAlias = ConsumerRecord[bytes | None, bytes | None]
 Until: TypeAlias = int | Callable[[Sequence[Record]], bool] | None
@@ -21,15 +22,15 @@ _MAX_FETCH_BYTES = 8 * 1024 * 1024
 
 def _wait_known(admin: AdminClient, topic: str, partitions: int) -> None:
     """Until the broker tells of the topic with all leaders: it may lag behind its controller."""
-    deadline_s = time.monotonic() + _ADMIN_S
-    while True:
+
+    def why_not() -> str | None:
         found = admin.list_topics(topic, timeout=_ADMIN_S).topics[topic]
         leaders = [each.leader for each in found.partitions.values()]
         if found.error is None and len(leaders) == partitions and min(leaders) >= 0:
-            return
-        if time.monotonic() > deadline_s:
-            raise AssertionError(f"topic {topic} is not known after {_ADMIN_S:g} s: {found.error}")
-        time.sleep(0.05)
+            return None
+        return f"{found.error}, leaders {leaders}"
+
+    polling.until_blocking(why_not, _ADMIN_S, f"topic {topic} known")
 
 
 @dataclass
@@ -118,7 +119,8 @@ class TopicReader:
         await consumer.start()
         try:
             async with asyncio.timeout(deadline_s):
-                await self._collect(consumer, topic, until, records)
+                partitions = await self._partitions(topic, deadline_s)
+                await _collect(consumer, partitions, until, records)
         except TimeoutError:
             raise AssertionError(
                 f"{len(records)} events on {topic} after {deadline_s:g} s, wanted: {until}"
@@ -127,36 +129,42 @@ class TopicReader:
             await consumer.stop()
         return sorted(records, key=lambda record: (record.partition, record.offset))
 
-    async def _collect(
-        self, consumer: AIOKafkaConsumer, topic: str, until: Until, records: list[Record]
-    ) -> None:
+    async def _partitions(self, topic: str, deadline_s: float) -> list[TopicPartition]:
+        """Of a topic that the worker, another process, may still have to make."""
         admin = _admin(self.bootstrap_servers)
-        while True:  # until the worker, another process, has made it
-            numbers = await asyncio.to_thread(_partitions, admin, topic)
-            if numbers:
-                break
-            await asyncio.sleep(0.1)
-        partitions = [TopicPartition(topic, number) for number in numbers]
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        ends = await consumer.end_offsets(partitions)
+        found: list[TopicPartition] = []
 
-        def is_done() -> bool:
-            if until is None:
-                return all(positions[p] >= ends[p] for p in partitions)
-            return len(records) >= until if isinstance(until, int) else until(records)
+        def why_not() -> str | None:
+            known = admin.list_topics(timeout=_ADMIN_S).topics
+            if topic in known:
+                found.extend(TopicPartition(topic, n) for n in sorted(known[topic].partitions))
+            return None if found else "it is not there"
 
+        await polling.until(why_not, deadline_s, f"topic {topic}")
+        return found
+
+
+async def _collect(
+    consumer: AIOKafkaConsumer,
+    partitions: list[TopicPartition],
+    until: Until,
+    records: list[Record],
+) -> None:
+    consumer.assign(partitions)
+    await consumer.seek_to_beginning(*partitions)
+    ends = await consumer.end_offsets(partitions)
+
+    def is_done() -> bool:
+        if until is None:
+            return all(positions[p] >= ends[p] for p in partitions)
+        return len(records) >= until if isinstance(until, int) else until(records)
+
+    positions = {p: await consumer.position(p) for p in partitions}
+    while not is_done():
+        for batch in (await consumer.getmany(timeout_ms=200)).values():
+            records.extend(batch)
         positions = {p: await consumer.position(p) for p in partitions}
-        while not is_done():
-            for batch in (await consumer.getmany(timeout_ms=200)).values():
-                records.extend(batch)
-            positions = {p: await consumer.position(p) for p in partitions}
 
 
 def _admin(bootstrap_servers: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 3})
-
-
-def _partitions(admin: AdminClient, topic: str) -> list[int]:
-    known = admin.list_topics(timeout=_ADMIN_S).topics
-    return sorted(known[topic].partitions) if topic in known else []

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TypeAlias
@@ -20,6 +19,7 @@ from confluent_kafka.admin import (
 )
 
 from tests.catalog import Event, products
+from tests.polling import until, until_blocking
 from worker.local.worker_process import WorkerProcess
 
 # Partition and offset of an input event.
@@ -157,27 +157,19 @@ class Feeder:
 
 
 def _committed(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
-    deadline_s = time.monotonic() + _ADMIN_S
-    while True:
+    found: list[TopicPartition] = []
+
+    def why_not() -> str | None:
         try:
-            return consumer.committed(partitions, timeout=_ADMIN_S)
+            found[:] = consumer.committed(partitions, timeout=_ADMIN_S)
         except KafkaException as error:
-            if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > deadline_s:
+            if error.args[0].code() not in _COORDINATOR_MOVES:
                 raise
+            return str(error.args[0])
+        return None
 
-
-async def until(why_not: Callable[[], str | None], deadline_s: float, what: str) -> None:
-    """Ask on a thread until the answer is None; anything else is the reason why not yet.
-
-    Raises:
-        AssertionError: the deadline passed; with the last reason.
-    """
-    clock = asyncio.get_running_loop().time
-    deadline = clock() + deadline_s
-    while (reason := await asyncio.to_thread(why_not)) is not None:
-        if clock() > deadline:
-            raise AssertionError(f"{what}: not after {deadline_s:g} s ({reason})")
-        await asyncio.sleep(0.05)
+    until_blocking(why_not, _ADMIN_S, "committed offsets")
+    return found
 
 
 def metric(worker: WorkerProcess, name: str, **labels: str) -> float:

@@ -10,12 +10,15 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from models.noop import noop_release
+from models.release import Release
 from models.taxonomy import Taxonomy
 from tests.catalog import small_taxonomy
 from tests.ledger import Outputs
 from tests.services import TopicReader, WorkerTopics
 from tests.streams import Group, Inputs
+from worker.kafka import KafkaConfig
 from worker.local.kafka import LocalKafka
+from worker.topics import TopicsConfig
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +30,31 @@ def taxonomy() -> Taxonomy:
 def noop(tmp_path_factory: pytest.TempPathFactory, taxonomy: Taxonomy) -> Path:
     """The directory of release noop/1."""
     return noop_release(tmp_path_factory.mktemp("releases") / "noop", taxonomy).directory
+
+
+@pytest.fixture
+def release(tmp_path: Path, taxonomy: Taxonomy) -> Callable[[str], Release]:
+    """``release("1")`` writes release noop/1."""
+    return lambda version: noop_release(tmp_path / f"noop-{version}", taxonomy, version=version)
+
+
+@pytest.fixture
+def config(kafka: LocalKafka) -> KafkaConfig:
+    """How the control plane reaches the broker."""
+    return KafkaConfig(bootstrap_servers=kafka.bootstrap_servers)
+
+
+@pytest.fixture
+def names(worker_topics: WorkerTopics) -> TopicsConfig:
+    """The worker's topics as the control plane makes them, of three partitions."""
+    return TopicsConfig(
+        input=worker_topics.input_topic,
+        categories=worker_topics.categories_topic,
+        attributes=worker_topics.attributes_topic,
+        dead_letters=worker_topics.dead_letters_topic,
+        control=worker_topics.control_topic,
+        partitions=3,
+    )
 
 
 @pytest.fixture

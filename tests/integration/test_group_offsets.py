@@ -7,7 +7,7 @@ import os
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tests.streams import until
+from tests.polling import until
 from worker.group_offsets import committed_offset
 from worker.local.kafka_cluster import start_cluster
 

@@ -2,77 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 import orjson
-import pytest
 
-from models.noop import noop_release
-from models.release import read_release
-from models.taxonomy import Taxonomy
+from models.release import Release
+from tests.catalog import products
 from tests.ledger import Outputs
-from tests.services import WorkerTopics
-from tests.streams import Feeder, Group, Inputs, until
+from tests.polling import until
+from tests.services import Record
+from tests.streams import Feeder, Group, Inputs, Place
 from worker.announce import publish
 from worker.kafka import KafkaConfig
-from worker.local.kafka import LocalKafka
 from worker.local.worker_process import WorkerProcess
 from worker.topics import TopicsConfig, ensure_topics
 
 _SWAPS = 6
-
-
-@pytest.fixture
-def releases(tmp_path: Path, taxonomy: Taxonomy) -> list[Path]:
-    """Two releases that a worker is made to go back and forth between."""
-    return [noop_release(tmp_path / v, taxonomy, version=v).directory for v in ("1", "2")]
+_NUMBERED_FROM = 1_000_000  # far from the feeder's products
 
 
 async def test_swaps_under_load_lose_and_invent_nothing(
-    kafka: LocalKafka,
+    config: KafkaConfig,
+    names: TopicsConfig,
     worker_process: Callable[..., WorkerProcess],
     settings: dict[str, object],
-    worker_topics: WorkerTopics,
     inputs: Inputs,
     group: Group,
     read_outputs: Callable[[], Awaitable[Outputs]],
-    releases: list[Path],
+    release: Callable[[str], Release],
 ) -> None:
-    config = KafkaConfig(bootstrap_servers=kafka.bootstrap_servers)
-    names = TopicsConfig(
-        input=worker_topics.input_topic,
-        categories=worker_topics.categories_topic,
-        attributes=worker_topics.attributes_topic,
-        dead_letters=worker_topics.dead_letters_topic,
-        control=worker_topics.control_topic,
-    )
+    """A worker is made to go back and forth between two releases."""
+    releases = [release("1"), release("2")]
 
     async def announce(number: int) -> str:
-        release = read_release(releases[number % 2])
-        await publish(release, str(release.directory), config, names)
-        return release.id
+        chosen = releases[number % 2]
+        await publish(chosen, str(chosen.directory), config, names)
+        return chosen.id
 
     await ensure_topics(config, names)
     await announce(0)
-    worker = worker_process(**settings)
+    worker = worker_process(**settings, partitions=names.partitions)
+    # A product that came while a release was active and was through before the next was announced.
+    sent_under: dict[Place, str] = {}
     async with Feeder(inputs, group):
         for swap in range(1, _SWAPS + 1):
             wanted = await announce(swap)
-
-            def why_not(wanted: str = wanted) -> str | None:
-                active = worker.status()["release"]["active"]["release"]
-                return None if active == wanted else f"{active} is active"
-
-            await until(why_not, 60.0, f"swap {swap} to {wanted}")
+            await until(partial(_lacks_active, worker, wanted), 60, f"swap {swap} to {wanted}")
+            (place,) = await inputs.send(products(1, start=_NUMBERED_FROM + swap))
+            sent_under[place] = wanted
+            await until(partial(_lacks_delivered, worker, place), 60, f"product after swap {swap}")
     await group.caught_up(worker)
 
     outputs = await read_outputs()
     assert not outputs.dead_letters
-    seen = set()
     for records in (outputs.categories, outputs.attributes):
-        found = [orjson.loads(record.value or b"") for record in records]
-        places = {(each["input"]["partition"], each["input"]["offset"]) for each in found}
-        assert places == set(inputs.events)
-        seen |= {each["release"] for each in found}
-    assert seen == {"noop/1", "noop/2"}
+        released = _releases_by_place(records)
+        assert set(released) == set(inputs.events)
+        for place, wanted in sent_under.items():
+            assert released[place] == {wanted}
+
+
+def _lacks_active(worker: WorkerProcess, release: str) -> str | None:
+    active = worker.status()["release"]["active"]["release"]
+    return None if active == release else f"{active} is active"
+
+
+def _lacks_delivered(worker: WorkerProcess, place: Place) -> str | None:
+    partition, offset = place
+    for lane in worker.status()["hot_path"]["assigned"]:
+        if lane["partition"] == partition and (lane["delivered"] or 0) > offset:
+            return None
+    return f"offset {offset} of partition {partition} is not delivered"
+
+
+def _releases_by_place(records: Iterable[Record]) -> dict[Place, set[str]]:
+    found: defaultdict[Place, set[str]] = defaultdict(set)
+    for record in records:
+        value = orjson.loads(record.value or b"")
+        found[value["input"]["partition"], value["input"]["offset"]].add(value["release"])
+    return found

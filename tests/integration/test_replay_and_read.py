@@ -139,6 +139,7 @@ async def test_missing_output_topics_are_named(kafka: LocalKafka, topics: Topics
 
 async def _read(reader: OutputReader, count: int) -> list[object]:
     outputs: list[object] = []
-    while len(outputs) < count:
-        outputs.extend(await reader.read(0.2))
+    async with asyncio.timeout(60):
+        while len(outputs) < count:
+            outputs.extend(await reader.read(0.2))
     return outputs

@@ -11,8 +11,8 @@ import pytest
 from aiokafka import TopicPartition
 
 from tests.factories import record
+from tests.polling import until
 from tests.services import TopicReader, Topics
-from tests.streams import until
 from worker.at_least_once import AtLeastOnceDelivery
 from worker.delivery import DeliveryConfig
 from worker.events import dead_letter

@@ -15,7 +15,8 @@ from models.taxonomy import Taxonomy
 from tests.catalog import products
 from tests.hot_path_runs import HotPathRun, load_serving
 from tests.ledger import Outputs, audit
-from tests.streams import Feeder, Group, Inputs, lacks_results, make_topic, metric, until
+from tests.polling import until
+from tests.streams import Feeder, Group, Inputs, lacks_results, make_topic, metric
 from worker.local.kafka import LocalKafka, start_kafka
 from worker.local.worker_process import WorkerProcess
 

@@ -18,8 +18,9 @@ from tests.catalog import product, products, seller_key
 from tests.factories import record
 from tests.hot_path_runs import HotPathRun, load_serving, sample
 from tests.ledger import Outputs, audit
+from tests.polling import until
 from tests.services import WorkerTopics
-from tests.streams import Group, Inputs, Place, make_topic, until
+from tests.streams import Group, Inputs, Place, make_topic
 from worker.announce import publish, retract, tell_return
 from worker.announcement import CanaryReturn
 from worker.assemble import Assembler

@@ -12,8 +12,9 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 
 from tests.factories import record
 from tests.hot_path_runs import sample
+from tests.polling import until
 from tests.services import TopicReader, Topics
-from tests.streams import Group, until
+from tests.streams import Group
 from worker.delivery import DeliveryConfig
 from worker.errors import ConfigError
 from worker.events import dead_letter
@@ -155,11 +156,13 @@ async def test_runs_come_out_once_in_order_and_with_their_offsets(
 ) -> None:
     async with start() as delivered:
         first, second = await delivered.lane(0), await delivered.lane(1)
-        for begin in range(0, 1_000, 100):
+        for submitted, begin in enumerate(range(0, 1_000, 100), start=1):
             await delivered.delivery.submit([run_of(first, range(begin, begin + 100))])
             await delivered.delivery.submit([run_of(second, range(begin, begin + 100))])
-            await asyncio.sleep(0.005)  # so that they fall into several transactions
-        await delivered.delivery.flush()
+            if submitted % 2 == 0:
+                await delivered.delivery.flush()
+                # Both lanes have committed these in transactions that hold nothing else.
+                assert sample(delivered.metrics, "transactions_total") >= submitted
 
         assert (first.committed, second.committed) == (1_000, 1_000)
         assert (first.delivered, second.delivered) == (1_000, 1_000)
@@ -171,7 +174,6 @@ async def test_runs_come_out_once_in_order_and_with_their_offsets(
         0: 1_000, 1: 1_000, 2: 0,
     }  # fmt: skip
     assert len(delivered.runs) == 20
-    assert sample(delivered.metrics, "transactions_total") >= 4
     assert sample(delivered.metrics, "results_total") == 1_800
     assert not delivered.losses
 

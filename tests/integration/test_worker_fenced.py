@@ -12,7 +12,8 @@ from models.taxonomy import Taxonomy
 from tests.catalog import products
 from tests.hot_path_runs import HotPathRun, load_serving, sample
 from tests.ledger import Outputs, audit
-from tests.streams import Group, Inputs, make_topic, until
+from tests.polling import until
+from tests.streams import Group, Inputs, make_topic
 from worker.exactly_once import transactional_id
 from worker.lanes import Lane
 from worker.local.kafka import LocalKafka

@@ -13,7 +13,8 @@ import pytest
 from models.taxonomy import Taxonomy
 from tests.catalog import product, products, seller_key
 from tests.ledger import Outputs, audit, headers_of
-from tests.streams import Group, Inputs, make_topic, until
+from tests.polling import until
+from tests.streams import Group, Inputs, make_topic
 from tests.suicidal_worker import DEADLY_TITLE
 from worker.local.redis import LocalRedis
 from worker.local.worker_process import WorkerProcess

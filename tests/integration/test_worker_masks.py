@@ -20,7 +20,8 @@ from models.taxonomy import Taxonomy, compile_mask
 from tests.catalog import Event, product, seller_key
 from tests.hot_path_runs import sample
 from tests.ledger import Outputs, audit
-from tests.streams import Group, Inputs, lacks_results, metric, until
+from tests.polling import until
+from tests.streams import Group, Inputs, lacks_results, metric
 from worker.local.redis import LocalRedis, start_redis
 from worker.local.worker_process import WorkerProcess
 from worker.masks import MaskCache, MaskCacheConfig, MaskMemory, RedisMasks

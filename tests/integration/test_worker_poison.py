@@ -12,7 +12,8 @@ from tests.brittle import POISON, UNPREPARABLE, BrittleEncoder, brittle
 from tests.catalog import Event, product, products, seller_key
 from tests.hot_path_runs import HotPathRun, load_serving, sample
 from tests.ledger import Outputs, audit, headers_of
-from tests.streams import Group, Inputs, make_topic, until
+from tests.polling import until
+from tests.streams import Group, Inputs, make_topic
 
 ReadOutputs = Callable[[], Awaitable[Outputs]]
 

@@ -11,7 +11,8 @@ import pytest
 
 from models.taxonomy import Taxonomy
 from tests.ledger import Outputs, audit
-from tests.streams import Feeder, Group, Inputs, lacks_results, make_topic, metric, until
+from tests.polling import until
+from tests.streams import Feeder, Group, Inputs, lacks_results, make_topic, metric
 from worker.local.kafka import LocalKafka
 from worker.local.worker_process import WorkerProcess
 

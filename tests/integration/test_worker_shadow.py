@@ -15,8 +15,9 @@ from tests.brittle import BrittleEncoder, brittle
 from tests.catalog import products
 from tests.hot_path_runs import HotPathRun, load_serving, sample
 from tests.ledger import Outputs, audit
+from tests.polling import until
 from tests.services import TopicReader, Topics
-from tests.streams import Group, Inputs, make_topic, until
+from tests.streams import Group, Inputs, make_topic
 
 ReadOutputs = Callable[[], Awaitable[Outputs]]
 

@@ -1,4 +1,4 @@
-"""What the control topic holds; reading and loading are in tests/integration/test_control.py."""
+"""What the control topic holds; reading and loading are in tests/integration/test_releases.py."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from aiokafka.errors import (
 )
 
 import worker.exactly_once
-from tests.streams import until
+from tests.polling import until
 from worker.delivery import DeliveryConfig
 from worker.errors import BrokerError, ConfigError
 from worker.exactly_once import ExactlyOnceDelivery, _reason, transactional_id
