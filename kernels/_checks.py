@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "check_bound",
+    "check_batch",
     "check_heads",
     "check_index",
     "check_masks",
@@ -97,10 +97,21 @@ def check_temperature(temperature: float) -> None:
         raise ValueError(f"temperature must be positive and finite, got {temperature}")
 
 
-def check_bound(name: str, bound: int | None) -> None:
-    """Not negative, where given."""
-    if bound is not None and bound < 0:
-        raise ValueError(f"{name} must not be negative, got {bound}")
+def check_batch(
+    mask_indptr: Tensor,
+    mask_indices: Tensor,
+    mask_rows: Tensor,
+    num_entries: int | None,
+    features: Tensor,
+) -> None:
+    """A table of masks, a row for each product, and a bound that is not negative, where given."""
+    check_index("mask_indptr", mask_indptr, None, features.device)
+    if len(mask_indptr) == 0:
+        raise ValueError("mask_indptr must have C + 1 elements, got none")
+    check_index("mask_indices", mask_indices, None, features.device)
+    check_index("mask_rows", mask_rows, len(features), features.device)
+    if num_entries is not None and num_entries < 0:
+        raise ValueError(f"num_entries must not be negative, got {num_entries}")
 
 
 def _check_device(name: str, tensor: Tensor, device: torch.device) -> None:

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-__all__ = ["Entries", "compute_dtype", "cumulated", "entries_of", "logits_of", "sparse_rows"]
+from kernels._inputs import Heads, Masks
+
+__all__ = ["Entries", "cumulated", "entries_of", "entry_logits", "sparse_rows"]
 
 # A dense product does so many pairs in the time of one that is sampled (measured, two cores).
 _DENSE_PAIRS = 4
@@ -58,12 +60,30 @@ class Entries:
         )
 
 
-def entries_of(mask_indptr: Tensor, mask_indices: Tensor, mask_rows: Tensor) -> Entries:
+def entry_logits(heads: Heads, masks: Masks, temperature: float) -> tuple[Entries, Tensor]:
+    """The entries of a batch and ``(features @ weight.T + bias) / T`` of each, [N].
+
+    Raises:
+        IndexError: a mask row that the table does not have.
+        ValueError: more entries than ``num_entries``.
+    """
+    dtype = heads.compute_dtype
+    entries = entries_of(masks)
+    num_entries = len(entries.label_rows)
+    if masks.num_entries is not None and masks.num_entries < num_entries:
+        raise ValueError(f"num_entries is {masks.num_entries}, the batch has {num_entries}")
+    logits = _logits_of(entries, heads.features.to(dtype), heads.weight)
+    logits += heads.bias.to(dtype).index_select(0, entries.label_rows)
+    return entries, logits.div_(temperature)
+
+
+def entries_of(masks: Masks) -> Entries:
     """The entries of a batch.
 
     Raises:
         IndexError: a mask row that the table does not have.
     """
+    mask_indptr, mask_indices, mask_rows = masks[:3]
     num_masks = len(mask_indptr) - 1
     rows = torch.unique(mask_rows)
     rows = rows[torch.searchsorted(rows, 0) :] if len(rows) else rows
@@ -83,7 +103,7 @@ def entries_of(mask_indptr: Tensor, mask_indices: Tensor, mask_rows: Tensor) -> 
     return Entries(indptr, mask_indices[places], int(row_lengths.sum()))
 
 
-def logits_of(entries: Entries, features: Tensor, weight: Tensor) -> Tensor:
+def _logits_of(entries: Entries, features: Tensor, weight: Tensor) -> Tensor:
     """``features @ weight.T`` of every entry, [N], in the features' dtype.
 
     Args:
@@ -158,8 +178,3 @@ def cumulated(lengths: Tensor) -> Tensor:
     indptr = torch.zeros(len(lengths) + 1, dtype=torch.int64, device=lengths.device)
     torch.cumsum(lengths, 0, out=indptr[1:])
     return indptr
-
-
-def compute_dtype(*tensors: Tensor) -> torch.dtype:
-    """float32, or float64 where a tensor is."""
-    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32

@@ -10,9 +10,10 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels._dispatch import is_interpreted
+from kernels._inputs import Heads, Masks
 from kernels._rows_triton import FUSED, entry_indptr, product_blocks
 from kernels._score_kernels_triton import dense_kernel, gather_kernel, grouped_kernel
-from kernels._variants import Problem, Variant, choose, tiles
+from kernels._variants import Problem, Tiles, Variant, choose, tiles
 
 __all__ = ["Batch", "dot_options", "entries", "force_variant", "rows_in_place", "scored"]
 
@@ -54,6 +55,11 @@ class Batch:
     num_categories: int
 
     @property
+    def tables(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What most kernels read to find a product's entries, in the order that they take."""
+        return self.mask_indptr, self.mask_indices, self.mask_rows, self.indptr
+
+    @property
     def num_products(self) -> int:
         """B."""
         return len(self.mask_rows)
@@ -64,22 +70,14 @@ class Batch:
         return len(self.mask_indptr) - 1
 
 
-def entries(
-    mask_indptr: Tensor,
-    mask_indices: Tensor,
-    mask_rows: Tensor,
-    num_entries: int | None,
-    num_categories: int | None,
-) -> Batch:
+def entries(masks: Masks) -> Batch:
     """Lay out a batch's entries; waits for the device only where ``num_entries`` is not given."""
-    mask_indptr, mask_indices = mask_indptr.contiguous(), mask_indices.contiguous()
-    mask_rows = mask_rows.contiguous()
+    mask_indptr, mask_indices, mask_rows = (table.contiguous() for table in masks[:3])
     indptr = entry_indptr(mask_indptr, mask_rows)
-    if num_entries is None:
-        num_entries = int(indptr[-1])
+    num_entries = int(indptr[-1]) if masks.num_entries is None else masks.num_entries
     most = min(len(mask_rows), len(mask_indptr) - 1)
-    if num_categories is not None:
-        most = min(most, max(1, num_categories))
+    if masks.num_categories is not None:
+        most = min(most, max(1, masks.num_categories))
     return Batch(mask_indptr, mask_indices, mask_rows, indptr, num_entries, most)
 
 
@@ -100,21 +98,15 @@ def rows_in_place(matrix: Tensor) -> Tensor:
     return matrix if matrix.stride(1) == 1 else matrix.contiguous()
 
 
-def scored(
-    batch: Batch,
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    temperature: float,
-    *,
-    sigmoid: bool,
-) -> Tensor:
+def scored(batch: Batch, heads: Heads, temperature: float, *, sigmoid: bool) -> Tensor:
     """``(features @ weight.T + bias) / T`` of every entry, [num_entries], float32.
 
     Through a sigmoid where ``sigmoid``. Places beyond the batch's entries are zero.
     """
+    features, weight, bias = heads
+    out = torch.zeros(batch.num_entries, dtype=torch.float32, device=features.device)
     if batch.num_products == 0 or batch.num_entries == 0:
-        return torch.zeros(batch.num_entries, dtype=torch.float32, device=features.device)
+        return out
     # Both in one dtype: the narrower is widened, features here and weights as they are read.
     features = features.to(torch.promote_types(features.dtype, weight.dtype)).contiguous()
     weight, bias = rows_in_place(weight), bias.contiguous()
@@ -126,10 +118,9 @@ def scored(
         num_categories=batch.num_categories,
         element_bytes=features.element_size(),
     )
+    launch = _Launch(batch, problem, features, weight, bias, out, 1.0 / temperature, sigmoid)
     variant = _forced.get("variant") or choose(problem)
-    out = torch.zeros(batch.num_entries, dtype=torch.float32, device=features.device)
-    run = {"dense": _dense, "gather": _gather, "grouped": _grouped}[variant]
-    run(batch, problem, features, weight, bias, out, 1.0 / temperature, sigmoid)
+    {"dense": launch.dense, "gather": launch.gather, "grouped": launch.grouped}[variant]()
     return out
 
 
@@ -140,120 +131,97 @@ def _splits(num_programs: int, batch: Batch, block_n: int) -> int:
     return max(1, min(wanted, -(-mean_labels // block_n), _MOST_SPLITS))
 
 
-def _gather(
-    batch: Batch,
-    problem: Problem,
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    out: Tensor,
-    inverse_temperature: float,
-    sigmoid: bool,
-) -> None:
-    tile = tiles("gather", problem)
-    grid = (batch.num_products, _splits(batch.num_products, batch, tile.block_n))
-    gather_kernel[grid](
-        features,
-        weight,
-        bias,
-        batch.mask_indptr,
-        batch.mask_indices,
-        batch.mask_rows,
-        batch.indptr,
-        out,
-        features.stride(0),
-        weight.stride(0),
-        problem.num_features,
-        batch.num_entries,
-        batch.num_masks,
-        inverse_temperature,
-        SIGMOID=sigmoid,
-        BLOCK_N=tile.block_n,
-        BLOCK_D=tile.block_d,
-        num_warps=tile.num_warps,
-        num_stages=tile.num_stages,
-        **FUSED,
-    )
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """What the kernels of all variants are given."""
 
+    batch: Batch
+    problem: Problem
+    features: Tensor
+    weight: Tensor
+    bias: Tensor
+    out: Tensor
+    inverse_temperature: float
+    sigmoid: bool
 
-def _grouped(
-    batch: Batch,
-    problem: Problem,
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    out: Tensor,
-    inverse_temperature: float,
-    sigmoid: bool,
-) -> None:
-    tile = tiles("grouped", problem)
-    blocks = product_blocks(batch.mask_rows, batch.num_masks, batch.num_categories, tile.block_m)
-    grid = (blocks.most_blocks, _splits(blocks.most_blocks, batch, tile.block_n))
-    grouped_kernel[grid](
-        features,
-        weight,
-        bias,
-        batch.mask_indptr,
-        batch.mask_indices,
-        blocks.rows,
-        blocks.order,
-        blocks.first,
-        blocks.num_blocks,
-        batch.indptr,
-        out,
-        features.stride(0),
-        weight.stride(0),
-        batch.num_products,
-        problem.num_features,
-        batch.num_entries,
-        inverse_temperature,
-        SIGMOID=sigmoid,
-        **dot_options(features.dtype),
-        BLOCK_M=tile.block_m,
-        BLOCK_N=tile.block_n,
-        BLOCK_D=tile.block_d,
-        num_warps=tile.num_warps,
-        num_stages=tile.num_stages,
-        **FUSED,
-    )
+    def gather(self) -> None:
+        batch, tile = self.batch, tiles("gather", self.problem)
+        grid = (batch.num_products, _splits(batch.num_products, batch, tile.block_n))
+        gather_kernel[grid](
+            self.features,
+            self.weight,
+            self.bias,
+            *batch.tables,
+            self.out,
+            self.features.stride(0),
+            self.weight.stride(0),
+            self.problem.num_features,
+            batch.num_entries,
+            batch.num_masks,
+            self.inverse_temperature,
+            **self._constants(tile),
+        )
 
+    def grouped(self) -> None:
+        batch, tile = self.batch, tiles("grouped", self.problem)
+        blocks = product_blocks(
+            batch.mask_rows, batch.num_masks, batch.num_categories, tile.block_m
+        )
+        grid = (blocks.most_blocks, _splits(blocks.most_blocks, batch, tile.block_n))
+        grouped_kernel[grid](
+            self.features,
+            self.weight,
+            self.bias,
+            batch.mask_indptr,
+            batch.mask_indices,
+            blocks.rows,
+            blocks.order,
+            blocks.first,
+            blocks.num_blocks,
+            batch.indptr,
+            self.out,
+            self.features.stride(0),
+            self.weight.stride(0),
+            batch.num_products,
+            self.problem.num_features,
+            batch.num_entries,
+            self.inverse_temperature,
+            **self._dot_constants(tile),
+        )
 
-def _dense(
-    batch: Batch,
-    problem: Problem,
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    out: Tensor,
-    inverse_temperature: float,
-    sigmoid: bool,
-) -> None:
-    tile = tiles("dense", problem)
-    grid = (-(-len(weight) // tile.block_n), -(-batch.num_products // tile.block_m))
-    dense_kernel[grid](
-        features,
-        weight,
-        bias,
-        batch.mask_indptr,
-        batch.mask_indices,
-        batch.mask_rows,
-        batch.indptr,
-        out,
-        features.stride(0),
-        weight.stride(0),
-        batch.num_products,
-        problem.num_features,
-        len(weight),
-        batch.num_entries,
-        batch.num_masks,
-        len(weight).bit_length(),
-        inverse_temperature,
-        SIGMOID=sigmoid,
-        **dot_options(features.dtype),
-        BLOCK_M=tile.block_m,
-        BLOCK_N=tile.block_n,
-        BLOCK_D=tile.block_d,
-        num_warps=tile.num_warps,
-        num_stages=tile.num_stages,
-        **FUSED,
-    )
+    def dense(self) -> None:
+        batch, tile = self.batch, tiles("dense", self.problem)
+        num_labels = self.problem.num_labels
+        grid = (-(-num_labels // tile.block_n), -(-batch.num_products // tile.block_m))
+        dense_kernel[grid](
+            self.features,
+            self.weight,
+            self.bias,
+            *batch.tables,
+            self.out,
+            self.features.stride(0),
+            self.weight.stride(0),
+            batch.num_products,
+            self.problem.num_features,
+            num_labels,
+            batch.num_entries,
+            batch.num_masks,
+            num_labels.bit_length(),
+            self.inverse_temperature,
+            **self._dot_constants(tile),
+        )
+
+    def _constants(self, tile: Tiles) -> dict[str, Any]:
+        return {
+            "SIGMOID": self.sigmoid,
+            "BLOCK_N": tile.block_n,
+            "BLOCK_D": tile.block_d,
+            "num_warps": tile.num_warps,
+            "num_stages": tile.num_stages,
+            **FUSED,
+        }
+
+    def _dot_constants(self, tile: Tiles) -> dict[str, Any]:
+        """Those of the variants that multiply blocks."""
+        dot = dot_options(self.features.dtype)
+        return self._constants(tile) | dot | {"BLOCK_M": tile.block_m}

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from kernels._checks import (
-    check_bound,
+    check_batch,
     check_heads,
     check_index,
     check_per_label,
     check_temperature,
 )
-from kernels._dispatch import implementation
+from kernels._inputs import define, implementation_for, records
+from kernels._targets import Targets
 
 __all__ = ["Reduction", "masked_bce"]
 
@@ -86,15 +87,10 @@ def masked_bce(
         NotImplementedError: ``KERNEL_IMPL`` names what cannot run.
     """
     check_heads(features, weight, bias)
-    check_index("mask_indptr", mask_indptr, None, features.device)
-    if len(mask_indptr) == 0:
-        raise ValueError("mask_indptr must have C + 1 elements, got none")
-    check_index("mask_indices", mask_indices, None, features.device)
-    check_index("mask_rows", mask_rows, len(features), features.device)
+    check_batch(mask_indptr, mask_indices, mask_rows, num_entries, features)
     check_index("positive_indptr", positive_indptr, len(features) + 1, features.device)
     check_index("positive_indices", positive_indices, None, features.device)
     check_temperature(temperature)
-    check_bound("num_entries", num_entries)
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction is mean, sum or none, got {reduction!r}")
     if not 0 <= label_smoothing < 1:
@@ -114,19 +110,19 @@ def masked_bce(
             mask_indptr,
             mask_indices,
             mask_rows,
+            num_entries,
+            num_categories,
+            temperature,
             positive_indptr,
             positive_indices,
             negative_indptr,
             negative_indices,
             negative_weight,
             positive_weight,
-            temperature,
             label_smoothing,
             smoothing_prior,
             bootstrap,
             sparse_grad,
-            num_entries,
-            num_categories,
         )[0],
     )
     if reduction == "none":
@@ -159,119 +155,48 @@ def _check_negatives(
         )
 
 
-# The op as torch sees it: losses, and the slope of each entry's loss by its logit for the backward.
-
-
-@torch.library.custom_op("sortiment::masked_bce", mutates_args=())
-def _bce_op(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask_indptr: Tensor,
-    mask_indices: Tensor,
-    mask_rows: Tensor,
-    positive_indptr: Tensor,
-    positive_indices: Tensor,
-    negative_indptr: Tensor | None,
-    negative_indices: Tensor | None,
-    negative_weight: Tensor | None,
-    positive_weight: Tensor | None,
-    temperature: float,
-    label_smoothing: float,
-    smoothing_prior: float,
-    bootstrap: float,
-    sparse_grad: bool,
-    num_entries: int | None,
-    num_categories: int | None,
-) -> tuple[Tensor, Tensor]:
-    run = implementation("masked_bce_forward", features.device, features.dtype, weight.dtype)
-    result: tuple[Tensor, Tensor] = run(
-        features,
-        weight,
-        bias,
-        mask_indptr,
-        mask_indices,
-        mask_rows,
-        positive_indptr,
-        positive_indices,
-        negative_indptr,
-        negative_indices,
-        negative_weight,
-        positive_weight,
-        temperature,
-        label_smoothing,
-        smoothing_prior,
-        bootstrap,
-        num_entries,
-        num_categories,
-    )
+def _run_forward(*given: Any) -> tuple[Tensor, Tensor]:
+    """Losses, and the slope of each entry's loss by its logit for the backward."""
+    heads, masks, (temperature, *targets, _) = records(given)
+    run = implementation_for("masked_bce_forward", heads)
+    result: tuple[Tensor, Tensor] = run(heads, masks, temperature, Targets(*targets))
     return result
+
+
+_bce_op = define(
+    "masked_bce",
+    "float temperature, Tensor positive_indptr, Tensor positive_indices, Tensor? negative_indptr, "
+    "Tensor? negative_indices, Tensor? negative_weight, Tensor? positive_weight, "
+    "float label_smoothing, float smoothing_prior, float bootstrap, bool sparse_grad",
+    "(Tensor, Tensor)",
+    _run_forward,
+)
 
 
 @_bce_op.register_fake
-def _(features: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    num_entries: int | None = rest[-2]
-    size = torch.library.get_ctx().new_dynamic_size() if num_entries is None else num_entries
-    dtype = _loss_dtype(features, weight, bias)
-    return (
-        features.new_empty(len(features), dtype=dtype),
-        features.new_empty((size,), dtype=dtype),
-    )
+def _(*given: Any) -> tuple[Tensor, Tensor]:
+    heads, masks, _ = records(given)
+    size: int | torch.SymInt | None = masks.num_entries
+    if size is None:
+        size = torch.library.get_ctx().new_dynamic_size()
+    losses = heads.features.new_empty(len(heads.features), dtype=heads.compute_dtype)
+    return losses, losses.new_empty((size,))
 
 
-@torch.library.custom_op("sortiment::masked_bce_backward", mutates_args=())
-def _backward_op(
-    grad_losses: Tensor,
-    slopes: Tensor,
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask_indptr: Tensor,
-    mask_indices: Tensor,
-    mask_rows: Tensor,
-    need_features: bool,
-    need_heads: bool,
-    touched_only: bool,
-    num_categories: int | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of the features [B, D], of weight and bias, and the label of each of their rows.
-
-    Weight and bias have L rows (and no labels are returned), or a row for each touched label where
-    ``touched_only``; none where they are not needed. Features not needed: zeros.
-    """
-    run = implementation("masked_bce_backward", features.device, features.dtype, weight.dtype)
-    result: tuple[Tensor, Tensor, Tensor, Tensor] = run(
-        grad_losses,
-        slopes,
-        features,
-        weight,
-        bias,
-        mask_indptr,
-        mask_indices,
-        mask_rows,
-        need_features,
-        need_heads,
-        touched_only,
-        num_categories,
-    )
-    return result
+# Gradients of the features [B, D], of weight and bias, and the label of each of their rows. Weight
+# and bias have L rows (and no labels are returned), or a row for each touched label where
+# ``touched_only``; none where they are not needed. Features not needed: zeros.
+_backward_op = define(
+    "masked_bce_backward",
+    "Tensor grad_losses, Tensor slopes, bool need_features, bool need_heads, bool touched_only",
+    "(Tensor, Tensor, Tensor, Tensor)",
+)
 
 
 @_backward_op.register_fake
-def _(
-    grad_losses: Tensor,
-    slopes: Tensor,
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask_indptr: Tensor,
-    mask_indices: Tensor,
-    mask_rows: Tensor,
-    need_features: bool,
-    need_heads: bool,
-    touched_only: bool,
-    num_categories: int | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    heads, masks, (_, _, _, need_heads, touched_only) = records(given)
+    features, weight, bias = heads
     rows: int | torch.SymInt = len(weight) if need_heads else 0
     labels: int | torch.SymInt = 0
     if touched_only and need_heads:
@@ -280,19 +205,15 @@ def _(
         torch.empty_like(features, memory_format=torch.contiguous_format),
         weight.new_empty((rows, weight.shape[1])),
         bias.new_empty((rows,)),
-        mask_rows.new_empty((labels,)),
+        masks.rows.new_empty((labels,)),
     )
 
 
-def _loss_dtype(*tensors: Tensor) -> torch.dtype:
-    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
-
-
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    features, weight, bias, mask_indptr, mask_indices, mask_rows = inputs[:6]
-    ctx.save_for_backward(output[1], features, weight, bias, mask_indptr, mask_indices, mask_rows)
+    ctx.save_for_backward(output[1], *inputs[:6])
     ctx.num_inputs = len(inputs)
-    ctx.sparse_grad, _, ctx.num_categories = inputs[-3:]
+    ctx.known = inputs[6:8]
+    ctx.sparse_grad = inputs[-1]
     ctx.set_materialize_grads(False)
 
 
@@ -300,21 +221,17 @@ def _backward(ctx: Any, grad_losses: Tensor | None, _: Tensor | None) -> tuple[A
     none: tuple[Any, ...] = (None,) * ctx.num_inputs
     if grad_losses is None:
         return none
-    slopes, features, weight, bias, mask_indptr, mask_indices, mask_rows = ctx.saved_tensors
+    slopes, *tensors = ctx.saved_tensors
+    _, weight, bias = tensors[:3]
     need_features, need_weight, need_bias = ctx.needs_input_grad[:3]
     grad_features, grad_weight, grad_bias, labels = torch.ops.sortiment.masked_bce_backward(
+        *tensors,
+        *ctx.known,
         grad_losses,
         slopes,
-        features,
-        weight,
-        bias,
-        mask_indptr,
-        mask_indices,
-        mask_rows,
         need_features,
         need_weight or need_bias,
         ctx.sparse_grad,
-        ctx.num_categories,
     )
     if ctx.sparse_grad and (need_weight or need_bias):
         # Touched labels are distinct and in order: nothing is left to coalesce.

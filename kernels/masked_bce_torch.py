@@ -9,78 +9,59 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from kernels._entries_torch import (
-    Entries,
-    compute_dtype,
-    cumulated,
-    entries_of,
-    logits_of,
-    sparse_rows,
-)
-from kernels._targets import POSITIVE, SAMPLED_NEGATIVE
-from kernels.masked_scores_torch import check_num_entries
+from kernels._entries_torch import Entries, cumulated, entries_of, entry_logits, sparse_rows
+from kernels._inputs import Heads, Masks
+from kernels._targets import POSITIVE, SAMPLED_NEGATIVE, Targets
 
 __all__ = ["masked_bce_backward", "masked_bce_forward"]
 
 
 def masked_bce_forward(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask_indptr: Tensor,
-    mask_indices: Tensor,
-    mask_rows: Tensor,
-    positive_indptr: Tensor,
-    positive_indices: Tensor,
-    negative_indptr: Tensor | None,
-    negative_indices: Tensor | None,
-    negative_weight: Tensor | None,
-    positive_weight: Tensor | None,
-    temperature: float,
-    label_smoothing: float,
-    smoothing_prior: float,
-    bootstrap: float,
-    num_entries: int | None,
-    num_categories: int | None,
+    heads: Heads, masks: Masks, temperature: float, targets: Targets
 ) -> tuple[Tensor, Tensor]:
     """Losses [B] and, for the backward, the slope of each entry's loss by its logit, [N]."""
-    dtype = compute_dtype(features, weight, bias)
-    entries = entries_of(mask_indptr, mask_indices, mask_rows)
-    check_num_entries(num_entries, len(entries.label_rows))
-    logits = logits_of(entries, features.to(dtype), weight)
-    logits += bias.to(dtype).index_select(0, entries.label_rows)
-    logits /= temperature
+    entries, logits = entry_logits(heads, masks, temperature)
     owners = entries.owners()
-    flags = torch.zeros_like(entries.label_rows, dtype=torch.int8)
-    if negative_indptr is not None and negative_indices is not None:
-        listed = _listed(entries, owners, negative_indptr, negative_indices, len(weight))
-        flags[listed] = SAMPLED_NEGATIVE
-    # After the negatives: a label that is listed as both is a positive.
-    flags[_listed(entries, owners, positive_indptr, positive_indices, len(weight))] = POSITIVE
-    is_positive = flags == POSITIVE
-    target = is_positive.to(dtype) * (1 - label_smoothing) + label_smoothing * smoothing_prior
-    negative = 1 - target
-    positive = target
-    if positive_weight is not None:
-        positive = target * positive_weight.to(dtype).index_select(0, entries.label_rows)
-    if negative_indptr is not None:
-        factor = (flags != 0).to(dtype)
-        if negative_weight is not None:
-            of_product = negative_weight.to(dtype).index_select(0, owners)
-            factor = torch.where(flags == SAMPLED_NEGATIVE, of_product, factor)
-        positive, negative = positive * factor, negative * factor
+    positive, negative = _factors(entries, owners, targets, len(heads.weight), logits.dtype)
     scores, rest = torch.sigmoid(logits), torch.sigmoid(-logits)
     minus_log_score, minus_log_rest = softplus(-logits), softplus(logits)
     losses = positive * minus_log_score + negative * minus_log_rest
     slopes = negative * scores - positive * rest
+    bootstrap = targets.bootstrap
     if bootstrap != 1:
         losses = bootstrap * losses + (1 - bootstrap) * scores * minus_log_score
         slopes = bootstrap * slopes + (1 - bootstrap) * scores * rest * (minus_log_score - 1)
-    per_product = losses.new_zeros(len(mask_rows)).index_add_(0, owners, losses)
+    per_product = losses.new_zeros(len(masks.rows)).index_add_(0, owners, losses)
     slopes = slopes / temperature
-    if num_entries is not None:
-        slopes = torch.cat([slopes, slopes.new_zeros(num_entries - len(slopes))])
+    if masks.num_entries is not None:
+        slopes = torch.cat([slopes, slopes.new_zeros(masks.num_entries - len(slopes))])
     return per_product, slopes
+
+
+def _factors(
+    entries: Entries, owners: Tensor, targets: Targets, num_labels: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Of ``-log(q)`` and of ``-log(1 - q)`` in the loss of each entry: [N], [N]."""
+    flags = torch.zeros_like(entries.label_rows, dtype=torch.int8)
+    if targets.negative_indptr is not None and targets.negative_indices is not None:
+        listed = (targets.negative_indptr, targets.negative_indices)
+        flags[_listed(entries, owners, *listed, num_labels)] = SAMPLED_NEGATIVE
+    # After the negatives: a label that is listed as both is a positive.
+    listed = (targets.positive_indptr, targets.positive_indices)
+    flags[_listed(entries, owners, *listed, num_labels)] = POSITIVE
+    smoothing = targets.label_smoothing
+    target = (flags == POSITIVE).to(dtype) * (1 - smoothing) + smoothing * targets.smoothing_prior
+    negative = 1 - target
+    positive = target
+    if targets.positive_weight is not None:
+        positive = target * targets.positive_weight.to(dtype).index_select(0, entries.label_rows)
+    if targets.negative_indptr is not None:
+        factor = (flags != 0).to(dtype)
+        if targets.negative_weight is not None:
+            of_product = targets.negative_weight.to(dtype).index_select(0, owners)
+            factor = torch.where(flags == SAMPLED_NEGATIVE, of_product, factor)
+        positive, negative = positive * factor, negative * factor
+    return positive, negative
 
 
 def _listed(
@@ -100,25 +81,21 @@ def _listed(
 
 
 def masked_bce_backward(
+    heads: Heads,
+    masks: Masks,
     grad_losses: Tensor,
     slopes: Tensor,
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask_indptr: Tensor,
-    mask_indices: Tensor,
-    mask_rows: Tensor,
     need_features: bool,
     need_heads: bool,
     touched_only: bool,
-    num_categories: int | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of features, weight and bias, and the labels of their rows.
 
     See ``kernels.masked_bce._backward_op``.
     """
-    dtype = compute_dtype(features, weight, bias)
-    entries = entries_of(mask_indptr, mask_indices, mask_rows)
+    features, weight, bias = heads
+    dtype = heads.compute_dtype
+    entries = entries_of(masks)
     owners = entries.owners()
     slopes = slopes[: len(owners)] * grad_losses.to(dtype).index_select(0, owners)
     features_dtype, features = features.dtype, features.to(dtype)

@@ -13,9 +13,10 @@ from kernels._bce_kernels_triton import (
     loss_kernel,
     mark_kernel,
 )
+from kernels._inputs import Heads, Masks
 from kernels._logits_triton import Batch, dot_options, entries, rows_in_place, scored
 from kernels._rows_triton import FUSED, product_blocks
-from kernels._targets import POSITIVE, SAMPLED_NEGATIVE
+from kernels._targets import POSITIVE, SAMPLED_NEGATIVE, Targets
 
 __all__ = ["masked_bce_backward", "masked_bce_forward"]
 
@@ -33,54 +34,37 @@ _WEIGHT_PROGRAMS = 4_096
 
 
 def masked_bce_forward(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask_indptr: Tensor,
-    mask_indices: Tensor,
-    mask_rows: Tensor,
-    positive_indptr: Tensor,
-    positive_indices: Tensor,
-    negative_indptr: Tensor | None,
-    negative_indices: Tensor | None,
-    negative_weight: Tensor | None,
-    positive_weight: Tensor | None,
-    temperature: float,
-    label_smoothing: float,
-    smoothing_prior: float,
-    bootstrap: float,
-    num_entries: int | None,
-    num_categories: int | None,
+    heads: Heads, masks: Masks, temperature: float, targets: Targets
 ) -> tuple[Tensor, Tensor]:
     """Losses [B] and, for the backward, the slope of each entry's loss by its logit, [N]."""
-    batch = entries(mask_indptr, mask_indices, mask_rows, num_entries, num_categories)
-    values = scored(batch, features, weight, bias, temperature, sigmoid=False)
-    losses = torch.zeros(batch.num_products, dtype=torch.float32, device=features.device)
+    batch = entries(masks)
+    values = scored(batch, heads, temperature, sigmoid=False)
+    losses = values.new_zeros(batch.num_products)
     if batch.num_products == 0 or batch.num_entries == 0:
         return losses, values
-    flags = torch.zeros(batch.num_entries, dtype=torch.int8, device=features.device)
-    if negative_indptr is not None and negative_indices is not None:
-        _mark(batch, flags, negative_indptr, negative_indices, len(weight), SAMPLED_NEGATIVE)
+    num_labels = len(heads.weight)
+    flags = torch.zeros_like(values, dtype=torch.int8)
+    if targets.negative_indptr is not None and targets.negative_indices is not None:
+        listed = (targets.negative_indptr, targets.negative_indices)
+        _mark(batch, flags, *listed, num_labels, SAMPLED_NEGATIVE)
     # After the negatives: a label that is listed as both is a positive.
-    _mark(batch, flags, positive_indptr, positive_indices, len(weight), POSITIVE)
+    _mark(batch, flags, targets.positive_indptr, targets.positive_indices, num_labels, POSITIVE)
+    positive_weight = targets.positive_weight
     loss_kernel[(batch.num_products,)](
-        batch.mask_indptr,
-        batch.mask_indices,
-        batch.mask_rows,
-        batch.indptr,
+        *batch.tables,
         flags,
         values if positive_weight is None else positive_weight.contiguous(),
-        _weights(negative_weight, batch, values),
+        _weights(targets.negative_weight, batch, values),
         values,
         losses,
         batch.num_entries,
         batch.num_masks,
         1.0 / temperature,
-        label_smoothing,
-        smoothing_prior,
-        bootstrap,
+        targets.label_smoothing,
+        targets.smoothing_prior,
+        targets.bootstrap,
         HAS_POSITIVE_WEIGHT=positive_weight is not None,
-        HAS_NEGATIVES=negative_indptr is not None,
+        HAS_NEGATIVES=targets.negative_indptr is not None,
         BLOCK_N=BLOCK_N,
         **FUSED,
     )
@@ -104,10 +88,7 @@ def _mark(
     if len(listed_indices) == 0:
         return
     mark_kernel[(batch.num_products,)](
-        batch.mask_indptr,
-        batch.mask_indices,
-        batch.mask_rows,
-        batch.indptr,
+        *batch.tables,
         listed_indptr.contiguous(),
         listed_indices.contiguous(),
         flags,
@@ -121,32 +102,27 @@ def _mark(
 
 
 def masked_bce_backward(
+    heads: Heads,
+    masks: Masks,
     grad_losses: Tensor,
     slopes: Tensor,
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask_indptr: Tensor,
-    mask_indices: Tensor,
-    mask_rows: Tensor,
     need_features: bool,
     need_heads: bool,
     touched_only: bool,
-    num_categories: int | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of features, weight and bias, and the labels of their rows.
 
-    See ``kernels.masked_bce._backward``.
+    See ``kernels.masked_bce._backward_op``.
     """
-    batch = entries(mask_indptr, mask_indices, mask_rows, len(slopes), num_categories)
+    batch = entries(masks._replace(num_entries=len(slopes)))
     grad_losses = grad_losses.to(torch.float32).contiguous()
-    features, weight = rows_in_place(features), rows_in_place(weight)
+    features, weight, bias = rows_in_place(heads.features), rows_in_place(heads.weight), heads.bias
     grad_features = torch.zeros_like(features, memory_format=torch.contiguous_format)
     if need_features and batch.num_products and batch.num_entries:
         _grad_features(batch, grad_losses, slopes, features.dtype, weight, grad_features)
     if not need_heads:
         empty = bias.new_empty(0)
-        labels = mask_rows.new_empty(0)
+        labels = masks.rows.new_empty(0)
         return grad_features, weight.new_empty(0, weight.shape[1]), empty, labels
     return grad_features, *_grad_heads(
         batch, grad_losses, slopes, features, weight, bias, touched_only
@@ -165,10 +141,7 @@ def _grad_features(
     if batch.num_products < _SHARED_GROUP * batch.num_categories:
         grad_features_gather_kernel[(batch.num_products, -(-num_features // GRAD_BLOCK_D))](
             weight,
-            batch.mask_indptr,
-            batch.mask_indices,
-            batch.mask_rows,
-            batch.indptr,
+            *batch.tables,
             slopes,
             grad_losses,
             out,
@@ -227,10 +200,7 @@ def _grad_heads(
     labels = torch.full((num_entries,), num_labels, dtype=torch.int64, device=device)
     products = torch.zeros(num_entries, dtype=torch.int32, device=device)
     entry_owners_kernel[(batch.num_products,)](
-        batch.mask_indptr,
-        batch.mask_indices,
-        batch.mask_rows,
-        batch.indptr,
+        *batch.tables,
         labels,
         products,
         num_entries,

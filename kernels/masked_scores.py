@@ -26,19 +26,13 @@ does a ``num_entries`` below N: ValueError on a CPU; on a GPU entries beyond it 
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from kernels._checks import (
-    check_bound,
-    check_heads,
-    check_index,
-    check_per_label,
-    check_temperature,
-)
-from kernels._dispatch import implementation
+from kernels._checks import check_batch, check_heads, check_per_label, check_temperature
+from kernels._inputs import Heads, define, records
 
 __all__ = ["masked_scores", "masked_scores_above", "masked_top_k"]
 
@@ -64,21 +58,12 @@ def masked_scores(
         scores: [N], float32, in the order of the mask row's labels; [num_entries] where that is
         given, 0 from N on.
     """
-    _check(features, weight, bias, mask_indptr, mask_indices, mask_rows, temperature, num_entries)
-    return cast(
-        tuple[Tensor, Tensor],
-        torch.ops.sortiment.masked_scores(
-            features.detach(),
-            weight.detach(),
-            bias.detach(),
-            mask_indptr,
-            mask_indices,
-            mask_rows,
-            temperature,
-            num_entries,
-            num_categories,
-        ),
+    given = _given(
+        features, weight, bias, mask_indptr, mask_indices, mask_rows, num_entries, num_categories
     )
+    check_temperature(temperature)
+    result = torch.ops.sortiment.masked_scores(*given, temperature)
+    return cast(tuple[Tensor, Tensor], result)
 
 
 def masked_scores_above(
@@ -106,29 +91,21 @@ def masked_scores_above(
         indptr: [B + 1], int64; label_rows: [M], int64, increasing within a product; scores: [M],
         float32.
     """
-    _check(features, weight, bias, mask_indptr, mask_indices, mask_rows, temperature, num_entries)
+    given = _given(
+        features, weight, bias, mask_indptr, mask_indices, mask_rows, num_entries, num_categories
+    )
+    check_temperature(temperature)
+    # As the op takes them: one for all, or a tensor.
+    thresholds: tuple[float, Tensor | None]
     if isinstance(threshold, Tensor):
         check_per_label("threshold", threshold, weight)
+        thresholds = 0.0, threshold.detach()
+    else:
+        thresholds = threshold, None
     if padded and num_entries is None:
         raise ValueError("padded needs num_entries: how many places to return")
-    per_label = isinstance(threshold, Tensor)
-    return cast(
-        tuple[Tensor, Tensor, Tensor],
-        torch.ops.sortiment.masked_scores_above(
-            features.detach(),
-            weight.detach(),
-            bias.detach(),
-            mask_indptr,
-            mask_indices,
-            mask_rows,
-            0.0 if per_label else threshold,
-            threshold.detach() if isinstance(threshold, Tensor) else None,
-            temperature,
-            num_entries,
-            num_categories,
-            padded,
-        ),
-    )
+    result = torch.ops.sortiment.masked_scores_above(*given, temperature, *thresholds, padded)
+    return cast(tuple[Tensor, Tensor, Tensor], result)
 
 
 def masked_top_k(
@@ -155,196 +132,67 @@ def masked_top_k(
     Raises:
         NotImplementedError: also for k above 128 with ``KERNEL_IMPL=triton``.
     """
-    _check(features, weight, bias, mask_indptr, mask_indices, mask_rows, temperature, num_entries)
+    given = _given(
+        features, weight, bias, mask_indptr, mask_indices, mask_rows, num_entries, num_categories
+    )
+    check_temperature(temperature)
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
-    return cast(
-        tuple[Tensor, Tensor],
-        torch.ops.sortiment.masked_top_k(
-            features.detach(),
-            weight.detach(),
-            bias.detach(),
-            mask_indptr,
-            mask_indices,
-            mask_rows,
-            k,
-            temperature,
-            num_entries,
-            num_categories,
-        ),
-    )
+    result = torch.ops.sortiment.masked_top_k(*given, temperature, k)
+    return cast(tuple[Tensor, Tensor], result)
 
 
-def _check(
+def _given(
     features: Tensor,
     weight: Tensor,
     bias: Tensor,
     mask_indptr: Tensor,
     mask_indices: Tensor,
     mask_rows: Tensor,
-    temperature: float,
-    num_entries: int | None,
-) -> None:
-    check_heads(features, weight, bias)
-    check_index("mask_indptr", mask_indptr, None, features.device)
-    if len(mask_indptr) == 0:
-        raise ValueError("mask_indptr must have C + 1 elements, got none")
-    check_index("mask_indices", mask_indices, None, features.device)
-    check_index("mask_rows", mask_rows, len(features), features.device)
-    check_temperature(temperature)
-    check_bound("num_entries", num_entries)
-
-
-# The ops as torch sees them: opaque to torch.compile, which plans around them by the fakes below.
-
-
-@torch.library.custom_op("sortiment::masked_scores", mutates_args=())
-def _scores_op(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask_indptr: Tensor,
-    mask_indices: Tensor,
-    mask_rows: Tensor,
-    temperature: float,
     num_entries: int | None,
     num_categories: int | None,
-) -> tuple[Tensor, Tensor]:
-    run = implementation("masked_scores", features.device, features.dtype, weight.dtype)
-    result: tuple[Tensor, Tensor] = run(
-        features,
-        weight,
-        bias,
-        mask_indptr,
-        mask_indices,
-        mask_rows,
-        temperature,
-        num_entries,
-        num_categories,
-    )
-    return result
+) -> tuple[Tensor | int | None, ...]:
+    """What the ops share, checked, as they take it."""
+    check_heads(features, weight, bias)
+    check_batch(mask_indptr, mask_indices, mask_rows, num_entries, features)
+    heads = (features.detach(), weight.detach(), bias.detach())
+    return *heads, mask_indptr, mask_indices, mask_rows, num_entries, num_categories
+
+
+_scores_op = define("masked_scores", "float temperature", "(Tensor, Tensor)")
+_above_op = define(
+    "masked_scores_above",
+    "float temperature, float threshold, Tensor? thresholds, bool padded",
+    "(Tensor, Tensor, Tensor)",
+)
+_top_k_op = define("masked_top_k", "float temperature, SymInt k", "(Tensor, Tensor)")
 
 
 @_scores_op.register_fake
-def _(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask_indptr: Tensor,
-    mask_indices: Tensor,
-    mask_rows: Tensor,
-    temperature: float,
-    num_entries: int | None,
-    num_categories: int | None,
-) -> tuple[Tensor, Tensor]:
-    size = torch.library.get_ctx().new_dynamic_size() if num_entries is None else num_entries
-    return mask_indptr.new_empty(len(features) + 1), _new_scores(features, weight, bias, (size,))
-
-
-@torch.library.custom_op("sortiment::masked_scores_above", mutates_args=())
-def _above_op(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask_indptr: Tensor,
-    mask_indices: Tensor,
-    mask_rows: Tensor,
-    threshold: float,
-    thresholds: Tensor | None,
-    temperature: float,
-    num_entries: int | None,
-    num_categories: int | None,
-    padded: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    run = implementation("masked_scores_above", features.device, features.dtype, weight.dtype)
-    result: tuple[Tensor, Tensor, Tensor] = run(
-        features,
-        weight,
-        bias,
-        mask_indptr,
-        mask_indices,
-        mask_rows,
-        threshold,
-        thresholds,
-        temperature,
-        num_entries,
-        num_categories,
-        padded,
-    )
-    return result
+def _(*given: Any) -> tuple[Tensor, Tensor]:
+    heads, masks, _ = records(given)
+    size: int | torch.SymInt | None = masks.num_entries
+    if size is None:
+        size = torch.library.get_ctx().new_dynamic_size()
+    return masks.indptr.new_empty(len(heads.features) + 1), _new_scores(heads, (size,))
 
 
 @_above_op.register_fake
-def _(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask_indptr: Tensor,
-    mask_indices: Tensor,
-    mask_rows: Tensor,
-    threshold: float,
-    thresholds: Tensor | None,
-    temperature: float,
-    num_entries: int | None,
-    num_categories: int | None,
-    padded: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    if padded and num_entries is not None:
-        size: int | torch.SymInt = num_entries
-    else:
+def _(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    heads, masks, (_, _, _, padded) = records(given)
+    size: int | torch.SymInt | None = masks.num_entries
+    if size is None or not padded:
         size = torch.library.get_ctx().new_dynamic_size()
-    scores = _new_scores(features, weight, bias, (size,))
-    return mask_indptr.new_empty(len(features) + 1), mask_indices.new_empty(size), scores
-
-
-@torch.library.custom_op("sortiment::masked_top_k", mutates_args=())
-def _top_k_op(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask_indptr: Tensor,
-    mask_indices: Tensor,
-    mask_rows: Tensor,
-    k: int,
-    temperature: float,
-    num_entries: int | None,
-    num_categories: int | None,
-) -> tuple[Tensor, Tensor]:
-    run = implementation("masked_top_k", features.device, features.dtype, weight.dtype)
-    result: tuple[Tensor, Tensor] = run(
-        features,
-        weight,
-        bias,
-        mask_indptr,
-        mask_indices,
-        mask_rows,
-        k,
-        temperature,
-        num_entries,
-        num_categories,
-    )
-    return result
+    indptr = masks.indptr.new_empty(len(heads.features) + 1)
+    return indptr, masks.indices.new_empty(size), _new_scores(heads, (size,))
 
 
 @_top_k_op.register_fake
-def _(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask_indptr: Tensor,
-    mask_indices: Tensor,
-    mask_rows: Tensor,
-    k: int,
-    temperature: float,
-    num_entries: int | None,
-    num_categories: int | None,
-) -> tuple[Tensor, Tensor]:
-    shape = (len(features), k)
-    return mask_indices.new_empty(shape), _new_scores(features, weight, bias, shape)
+def _(*given: Any) -> tuple[Tensor, Tensor]:
+    heads, masks, (_, k) = records(given)
+    shape = (len(heads.features), k)
+    return masks.indices.new_empty(shape), _new_scores(heads, shape)
 
 
-def _new_scores(
-    features: Tensor, weight: Tensor, bias: Tensor, shape: tuple[int | torch.SymInt, ...]
-) -> Tensor:
-    is_double = torch.float64 in (features.dtype, weight.dtype, bias.dtype)
-    return features.new_empty(shape, dtype=torch.float64 if is_double else torch.float32)
+def _new_scores(heads: Heads, shape: tuple[int | torch.SymInt, ...]) -> Tensor:
+    return heads.features.new_empty(shape, dtype=heads.compute_dtype)

@@ -1,10 +1,11 @@
-"""``masked_scores`` and its cut forms as Triton kernels. Arguments as in the public functions."""
+"""``masked_scores`` and its cut forms as Triton kernels. Arguments are those of the twin."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from kernels._inputs import Heads, Masks
 from kernels._logits_triton import Batch, entries, scored
 from kernels._rows_triton import FUSED
 from kernels._select_kernels_triton import above_kernel, count_above_kernel, top_k_kernel
@@ -18,49 +19,30 @@ TOP_BLOCKS_K = (2, 4, 8, 16, 32, 64, 128)
 TOP_BLOCK_N = 256
 
 
-def masked_scores(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask_indptr: Tensor,
-    mask_indices: Tensor,
-    mask_rows: Tensor,
-    temperature: float,
-    num_entries: int | None,
-    num_categories: int | None,
-) -> tuple[Tensor, Tensor]:
+def masked_scores(heads: Heads, masks: Masks, temperature: float) -> tuple[Tensor, Tensor]:
     """See ``kernels.masked_scores.masked_scores``."""
-    batch = entries(mask_indptr, mask_indices, mask_rows, num_entries, num_categories)
-    return batch.indptr, scored(batch, features, weight, bias, temperature, sigmoid=True)
+    batch = entries(masks)
+    return batch.indptr, scored(batch, heads, temperature, sigmoid=True)
 
 
 def masked_scores_above(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask_indptr: Tensor,
-    mask_indices: Tensor,
-    mask_rows: Tensor,
+    heads: Heads,
+    masks: Masks,
+    temperature: float,
     threshold: float,
     thresholds: Tensor | None,
-    temperature: float,
-    num_entries: int | None,
-    num_categories: int | None,
     padded: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See ``kernels.masked_scores.masked_scores_above``; ``thresholds`` [L] where given."""
-    batch = entries(mask_indptr, mask_indices, mask_rows, num_entries, num_categories)
-    scores = scored(batch, features, weight, bias, temperature, sigmoid=True)
+    batch = entries(masks)
+    scores = scored(batch, heads, temperature, sigmoid=True)
     thresholds = thresholds.contiguous() if thresholds is not None else None
-    kept_indptr = torch.zeros(batch.num_products + 1, dtype=torch.int64, device=features.device)
+    kept_indptr = torch.zeros(batch.num_products + 1, dtype=torch.int64, device=scores.device)
     if batch.num_products and batch.num_entries:
-        counts = torch.empty(batch.num_products, dtype=torch.int64, device=features.device)
+        counts = torch.empty(batch.num_products, dtype=torch.int64, device=scores.device)
         count_above_kernel[(batch.num_products,)](
             scores,
-            batch.mask_indptr,
-            batch.mask_indices,
-            batch.mask_rows,
-            batch.indptr,
+            *batch.tables,
             scores if thresholds is None else thresholds,
             counts,
             threshold,
@@ -72,15 +54,12 @@ def masked_scores_above(
         )
         torch.cumsum(counts, 0, out=kept_indptr[1:])
     num_kept = batch.num_entries if padded else int(kept_indptr[-1])
-    labels = torch.full((num_kept,), -1, dtype=torch.int64, device=features.device)
-    kept = torch.zeros(num_kept, dtype=torch.float32, device=features.device)
+    labels = torch.full((num_kept,), -1, dtype=torch.int64, device=scores.device)
+    kept = torch.zeros(num_kept, dtype=torch.float32, device=scores.device)
     if num_kept:
         above_kernel[(batch.num_products,)](
             scores,
-            batch.mask_indptr,
-            batch.mask_indices,
-            batch.mask_rows,
-            batch.indptr,
+            *batch.tables,
             scores if thresholds is None else thresholds,
             kept_indptr,
             labels,
@@ -96,18 +75,7 @@ def masked_scores_above(
     return kept_indptr, labels, kept
 
 
-def masked_top_k(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask_indptr: Tensor,
-    mask_indices: Tensor,
-    mask_rows: Tensor,
-    k: int,
-    temperature: float,
-    num_entries: int | None,
-    num_categories: int | None,
-) -> tuple[Tensor, Tensor]:
+def masked_top_k(heads: Heads, masks: Masks, temperature: float, k: int) -> tuple[Tensor, Tensor]:
     """See ``kernels.masked_scores.masked_top_k``.
 
     Raises:
@@ -118,8 +86,8 @@ def masked_top_k(
             f"masked_top_k in Triton keeps at most {TOP_BLOCKS_K[-1]}, got k = {k}; "
             "KERNEL_IMPL=torch has no such bound"
         )
-    batch = entries(mask_indptr, mask_indices, mask_rows, num_entries, num_categories)
-    scores = scored(batch, features, weight, bias, temperature, sigmoid=True)
+    batch = entries(masks)
+    scores = scored(batch, heads, temperature, sigmoid=True)
     return _best(batch, scores, k)
 
 
@@ -133,10 +101,7 @@ def _best(batch: Batch, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     block_k = next(size for size in TOP_BLOCKS_K if size >= k)
     top_k_kernel[(batch.num_products,)](
         scores,
-        batch.mask_indptr,
-        batch.mask_indices,
-        batch.mask_rows,
-        batch.indptr,
+        *batch.tables,
         labels,
         best,
         k,

@@ -18,16 +18,16 @@ def _choice() -> None:
 
 def arguments(op: str, num_entries: int | None) -> tuple[Any, ...]:
     problem = make_problem(SHAPES[1])
+    known = (num_entries, None)
     if op == "masked_scores":
-        return (*problem.heads, 1.5, num_entries, None)
+        return (*problem.heads, *known, 1.5)
     if op == "masked_scores_above":
-        padded = num_entries is not None
-        return (*problem.heads, 0.5, None, 1.0, num_entries, None, padded)
+        return (*problem.heads, *known, 1.0, 0.5, None, num_entries is not None)
     if op == "masked_top_k":
-        return (*problem.heads, 3, 1.0, num_entries, None)
+        return (*problem.heads, *known, 1.0, 3)
     heads = tuple(each.requires_grad_() for each in problem.heads[:3])
-    options = (None, None, None, None, 1.0, 0.0, 0.5, 1.0, False, num_entries, None)
-    return (*heads, *problem.heads[3:], *problem.positives, *options)
+    options = (None, None, None, None, 0.0, 0.5, 1.0, False)
+    return (*heads, *problem.heads[3:], *known, 1.0, *problem.positives, *options)
 
 
 # Torch's tracing looks at the gradients of its own intermediate values.
