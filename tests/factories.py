@@ -16,6 +16,7 @@ def record(
     partition: int = 0,
     offset: int = 0,
     timestamp: int = 1_700_000_000_000,
+    headers: tuple[tuple[str, bytes | None], ...] = (),
 ) -> ConsumerRecord[bytes | None, bytes | None]:
     """An input event as aiokafka gives it."""
     return ConsumerRecord(
@@ -29,7 +30,7 @@ def record(
         checksum=None,
         serialized_key_size=len(key or b""),
         serialized_value_size=len(value or b""),
-        headers=(),
+        headers=headers,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import orjson
@@ -16,6 +16,7 @@ from models.errors import ProductError
 from models.product import Product, parse_product
 from worker.errors import EventError
 from worker.lanes import DeadLetter, Lane
+from worker.original_headers import drop, keep
 from worker.partitioner import hash_keys
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __all__ = [
     "DEAD_LETTER_HEADROOM_BYTES",
     "MAX_KEY_BYTES",
     "Window",
+    "bare_dead_letter",
     "cut_dead_letter",
     "dead_letter",
     "event_id",
@@ -105,9 +107,12 @@ def dead_letter(
     detail: str,
     release: str,
 ) -> DeadLetter:
-    """The dead letter of an event: its key and value as they were, the reason in the headers."""
+    """The dead letter of an event: its key and value as they were, the reason in the headers.
+
+    The event's own headers come after ours, their names prefixed.
+    """
     identity = event_id("dead-letter", record.topic, record.partition, record.offset)
-    headers = [
+    headers: list[tuple[str, bytes | None]] = [
         ("reason", reason.encode()),
         ("detail", _shortened(detail)),
         ("event-id", identity.encode()),
@@ -120,6 +125,7 @@ def dead_letter(
     ]
     if record.value is None:
         headers.append(("tombstone", b"true"))
+    headers += keep(record.headers)
     key_hash = hash_keys([record.key if record.key is not None else identity.encode()])[0]
     return DeadLetter(record, record.key, record.value, key_hash, reason, headers)
 
@@ -127,6 +133,12 @@ def dead_letter(
 def _shortened(detail: str) -> bytes:
     cut = detail.encode("utf-8", "backslashreplace")[:_MAX_DETAIL_BYTES]
     return cut.decode(errors="ignore").encode()  # without the half of a character at the end
+
+
+def bare_dead_letter(letter: DeadLetter) -> DeadLetter | None:
+    """A dead letter without its event's headers; None where it has none of them."""
+    headers = drop(letter.headers)
+    return None if headers is None else replace(letter, headers=headers)
 
 
 def cut_dead_letter(letter: DeadLetter, max_bytes: int) -> DeadLetter:

@@ -68,10 +68,9 @@ class FaultWatch:
         self._unpreparable_in_a_row += len(failed)
         if self._unpreparable_in_a_row < _MAX_FAILED_IN_A_ROW:
             return True
-        detail = dict(failed[-1].headers)["detail"].decode()
         self._trip(
             f"{self._unpreparable_in_a_row} products in a row could not be prepared; none of the "
-            f"last window was dead-lettered; last: {detail}"
+            f"last window was dead-lettered; last: {failed[-1].detail}"
         )
         return False
 

@@ -48,7 +48,7 @@ class DeadLetter:
         key, value: of the input event, as they were, or cut where the broker refused them.
         key_hash: chooses the partition: of the key, else of the event id.
         reason: stable code.
-        headers: everything else that is known, reason included.
+        headers: everything else that is known, reason first, the event's own last.
     """
 
     record: ConsumerRecord[bytes | None, bytes | None]
@@ -56,7 +56,12 @@ class DeadLetter:
     value: bytes | None
     key_hash: int
     reason: str
-    headers: list[tuple[str, bytes]]
+    headers: list[tuple[str, bytes | None]]
+
+    @property
+    def detail(self) -> str:
+        """What the headers say to a person."""
+        return next((text or b"").decode() for name, text in self.headers if name == "detail")
 
 
 Outcome: TypeAlias = Result | DeadLetter

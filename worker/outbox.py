@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from worker.events import cut_dead_letter, dead_letter
+from worker.events import bare_dead_letter, cut_dead_letter, dead_letter
 from worker.lanes import DeadLetter, Outcome, Result
 
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["OutBatch", "OutputTopics", "outgoing", "split_refused"]
 
-_Message: TypeAlias = tuple[bytes | None, bytes | None, list[tuple[str, bytes]], Outcome]
+_Message: TypeAlias = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]], Outcome]
 
-_NO_HEADERS: list[tuple[str, bytes]] = []
+_NO_HEADERS: list[tuple[str, bytes | None]] = []
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,8 +95,9 @@ def outgoing(outcomes: Iterable[Outcome], topics: OutputTopics) -> list[OutBatch
 def split_refused(batch: OutBatch, topics: OutputTopics) -> list[OutBatch]:
     """What to send instead of a batch that the broker refused for its size.
 
-    Two halves; or, where one message is refused: a dead letter is cut to half of what it was (again
-    and again, if it must be), and an output becomes a dead letter, so that nothing is lost.
+    Two halves; or, where one message is refused: a dead letter loses its event's headers, then half
+    of what it was (again and again, if it must be), and an output becomes a dead letter, so that
+    nothing is lost.
     """
     messages = batch.messages
     if len(messages) > 1:
@@ -108,7 +109,7 @@ def split_refused(batch: OutBatch, topics: OutputTopics) -> list[OutBatch]:
     key, value, _, outcome = messages[0]
     size = len(key or b"") + len(value or b"")
     if isinstance(outcome, DeadLetter):
-        letter = cut_dead_letter(outcome, size // 2)
+        letter = bare_dead_letter(outcome) or cut_dead_letter(outcome, size // 2)
         message = (letter.key, letter.value, letter.headers, letter)
         return [OutBatch(batch.topic, batch.partition, [message])]
     letter = dead_letter(

@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 
 from worker.errors import BrokerError, ConfigError
 from worker.kafka import KafkaConfig
+from worker.original_headers import ORIGINAL
 from worker.topics import EMBEDDED_PARTITIONS, TopicsConfig
 
 if TYPE_CHECKING:
@@ -136,7 +137,11 @@ def _result(record: Record, event: Any) -> Output:
 
 
 def _dead_letter(record: Record) -> DeadLetterOutput:
-    headers = {name: value.decode(errors="replace") for name, value in record.headers}
+    headers = {
+        name: value.decode(errors="replace")
+        for name, value in record.headers
+        if not name.startswith(ORIGINAL)
+    }
     origin = Origin(
         headers["input-topic"], int(headers["input-partition"]), int(headers["input-offset"])
     )

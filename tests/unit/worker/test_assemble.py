@@ -172,8 +172,10 @@ def test_scores_are_json_numbers_of_six_digits(assembler, score):
 
 @pytest.mark.parametrize("value", [None, b"", b"\xff", b"{"])
 def test_dead_letters_headers_follow_their_schema(value):
-    letter = dead_letter(record(value), "invalid_json", "x\ud800" * 2_000, "demo/1")
+    sent = (("trace", b"1"), ("reason", b"mine"), ("large", b"y" * 40_000))
+    letter = dead_letter(record(value, headers=sent), "invalid_json", "x\ud800" * 2_000, "demo/1")
     headers = {name: text.decode() for name, text in letter.headers}
+    assert (headers["original-trace"], headers["headers-left-out"]) == ("1", "1")
     schema("dead-letter.v1").validate(headers)
     assert letter.value == value
     assert (headers.get("tombstone") == "true") == (value is None)

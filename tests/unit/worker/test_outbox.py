@@ -84,3 +84,18 @@ def test_a_refused_output_becomes_a_dead_letter_with_the_whole_event():
     assert instead.topic == "d"
     assert value == outcome.record.value
     assert dict(headers)["reason"] == b"output_too_large"
+
+
+def test_a_refused_dead_letter_loses_its_events_headers_before_its_value():
+    event = record(b"x" * 100, headers=(("trace", b"y" * 500), ("reason", None)))
+    letter = dead_letter(event, "invalid_json", "d", "r/1")
+    [batch] = outgoing([letter], TOPICS)
+    [bare] = split_refused(batch, TOPICS)
+    [(key, value, headers, outcome)] = bare.messages
+    assert (key, value) == (event.key, event.value)
+    assert ("headers-left-out", b"2") in headers
+    assert not any(name.startswith("original-") for name, _ in headers)
+    [cut] = split_refused(bare, TOPICS)
+    assert len(cut.messages[0][1]) < 100
+    assert ("headers-left-out", b"2") in cut.messages[0][2]
+    assert outcome.headers == headers
