@@ -22,6 +22,7 @@ from worker.errors import BrokerError
 from worker.group_offsets import committed_offset
 from worker.lanes import Lane
 from worker.metrics import Metrics
+from worker.priorities import Priorities
 from worker.room import Room
 
 __all__ = ["Assignment"]
@@ -45,11 +46,17 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
     """
 
     def __init__(
-        self, delivery: Delivery, attempts: Attempts, room: Room, metrics: Metrics
+        self,
+        delivery: Delivery,
+        attempts: Attempts,
+        room: Room,
+        priorities: Priorities,
+        metrics: Metrics,
     ) -> None:
         self._delivery = delivery
         self._attempts = attempts
         self._room = room
+        self._priorities = priorities
         self._metrics = metrics
         self._opening: dict[TopicPartition, tuple[Lane, asyncio.Task[None]]] = {}
         self._start_offset: dict[TopicPartition, int] = {}
@@ -187,7 +194,8 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
             lane.next_offset = committed or 0
             self.lanes[partition] = lane
             self._opening.pop(partition, None)
-            self.consumer.resume(partition)
+            if self._priorities.may_fetch(partition):
+                self.consumer.resume(partition)
             return
 
     async def _settled_offset(self, partition: TopicPartition) -> int | None:

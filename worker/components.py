@@ -25,6 +25,9 @@ from worker.settings import Settings
 from worker.shadow import Shadow, ShadowConfig
 from worker.topics import TopicFacts
 
+# Of the catalogs seen, most products have about so many.
+_PRODUCT_TOKENS = 64
+
 __all__ = [
     "batching_config",
     "build_control",
@@ -46,6 +49,8 @@ def build_hot_path(settings: Settings, facts: TopicFacts, metrics: Metrics) -> H
     intake = Intake(
         IntakeConfig(
             topic=settings.input_topic,
+            backfill_topic=settings.backfill_topic,
+            backfill_poll_records=settings.backfill_poll_records or _batch_products(settings),
             group_id=settings.group_id,
             group_instance_id=settings.group_instance_id,
             session_timeout_ms=settings.session_timeout_ms,
@@ -128,6 +133,13 @@ def batching_config(settings: Settings) -> BatchingConfig:
         max_batch_tokens=settings.max_batch_tokens or by_device,
         max_batch_products=settings.max_batch_products,
     )
+
+
+def _batch_products(settings: Settings) -> int:
+    """About as many products as fill a batch."""
+    config = batching_config(settings)
+    about = max(1, config.max_batch_tokens // _PRODUCT_TOKENS)
+    return min(about, config.max_batch_products, settings.max_poll_records)
 
 
 def build_control(settings: Settings, hot_path: HotPath, metrics: Metrics) -> ReleaseControl:

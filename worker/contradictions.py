@@ -16,6 +16,7 @@ _SASL_FIELDS = ("sasl_mechanism", "sasl_username", "sasl_password")
 _FILE_FIELDS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
 _TOPIC_FIELDS = (
     "input_topic",
+    "backfill_topic",
     "categories_topic",
     "attributes_topic",
     "dead_letters_topic",
@@ -124,6 +125,11 @@ def _embedded(settings: Settings) -> Iterator[Problem]:
             ("security_protocol", "broker"),
             "PLAINTEXT: the embedded broker has neither TLS nor SASL",
         )
+    if settings.backfill_topic is not None:
+        yield Problem(
+            ("backfill_topic", "broker"),
+            "unset: the embedded broker would lose past products that wait",
+        )
     if settings.create_topics and "create_topics" in settings.model_fields_set:
         yield Problem(
             ("create_topics", "broker"), "false or unset: the embedded broker creates no topics"
@@ -139,6 +145,8 @@ def _topics(settings: Settings) -> Iterator[Problem]:
     named: dict[str, str] = {}
     for name in _TOPIC_FIELDS:
         topic = getattr(settings, name)
+        if topic is None:
+            continue
         if topic in (".", ".."):
             yield Problem((name,), "a topic name other than . and ..")
         elif topic in named:
@@ -148,7 +156,7 @@ def _topics(settings: Settings) -> Iterator[Problem]:
 
 
 def _sizes(settings: Settings) -> Iterator[Problem]:
-    for name in ("max_batch_products", "max_poll_records"):
+    for name in ("max_batch_products", "max_poll_records", "backfill_poll_records"):
         if getattr(settings, name) > settings.max_in_flight_products:
             yield Problem(
                 ("max_in_flight_products", name),

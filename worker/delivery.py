@@ -128,5 +128,9 @@ def count_settled(metrics: Metrics, runs: Sequence[Run], started_s: float) -> No
     metrics.results.inc(len(results))
     metrics.abstentions.inc(sum(result.review for result in results))
     metrics.labels.inc(sum(result.num_labels for result in results))
-    oldest = min(outcome.record.timestamp for outcome in outcomes)
-    metrics.event_delay_seconds.set(max(0.0, time.time() - oldest / 1000))
+    oldest: dict[str, int] = {}
+    for run in runs:
+        topic, first = run.lane.partition.topic, min(o.record.timestamp for o in run.outcomes)
+        oldest[topic] = min(first, oldest.get(topic, first))
+    for topic, timestamp in oldest.items():
+        metrics.event_delay_seconds.labels(topic).set(max(0.0, time.time() - timestamp / 1000))

@@ -147,6 +147,7 @@ class HotPath(Service):
                 }
                 for lane in self._intake.lanes.values()
             ],
+            "backfill": self._intake.backfill,
             "in_flight_products": self._intake.in_flight,
             "queues": {
                 "batches": self._model.num_waiting,

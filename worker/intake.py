@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -22,11 +22,16 @@ from worker.group_offsets import committed_offset
 from worker.kafka import KafkaConfig
 from worker.lanes import Lane, Run, event_bytes
 from worker.metrics import Metrics
+from worker.priorities import Priorities, Turn
 from worker.room import Room
 
 __all__ = ["Intake", "IntakeConfig"]
 
 _log = logging.getLogger(__name__)
+
+# aiokafka's default.
+_FETCH_WAIT_MS = 500
+_SHARED_WAIT_MS = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +40,8 @@ class IntakeConfig:
 
     Attributes:
         topic: the input topic.
+        backfill_topic: past products, read only while no live one waits; None: there are none.
+        backfill_poll_records: largest window with past products in it.
         group_id: the consumer group of all workers.
         group_instance_id: name of this worker for static membership, or None.
         session_timeout_ms, heartbeat_interval_ms, max_poll_interval_ms: as Kafka defines them.
@@ -48,6 +55,8 @@ class IntakeConfig:
     """
 
     topic: str = "products"
+    backfill_topic: str | None = None
+    backfill_poll_records: int = 256
     group_id: str = "sortiment"
     group_instance_id: str | None = None
     session_timeout_ms: int = 30_000
@@ -61,9 +70,12 @@ class IntakeConfig:
     detect_loss: bool = False
 
     def __post_init__(self) -> None:
-        if self.max_poll_records < 1:
-            raise ValueError(f"max_poll_records must be at least 1, got {self.max_poll_records}")
-        for name in ("max_in_flight_products", "max_in_flight_bytes"):
+        for name in (
+            "max_poll_records",
+            "backfill_poll_records",
+            "max_in_flight_products",
+            "max_in_flight_bytes",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.max_wait_ms < 0:
@@ -85,7 +97,10 @@ class Intake:
         self._metrics = metrics
         self._kafka = kafka
         self._room = Room(config.max_in_flight_products, config.max_in_flight_bytes)
-        self._assignment = Assignment(delivery, attempts, self._room, metrics)
+        self._priorities = Priorities(
+            config.topic, config.backfill_topic, config.backfill_poll_records, self._room, metrics
+        )
+        self._assignment = Assignment(delivery, attempts, self._room, self._priorities, metrics)
         self._consumer: AIOKafkaConsumer | None = None
         self._is_polling = False
         self._polled_s = 0.0
@@ -112,6 +127,11 @@ class Intake:
         """Events taken and not yet settled."""
         return self._room.num_products
 
+    @property
+    def backfill(self) -> dict[str, Any] | None:
+        """How the backfill is, as JSON takes it; None where there is none."""
+        return self._priorities.status()
+
     async def start(self) -> None:
         """Join the group."""
         config = self._config
@@ -129,9 +149,11 @@ class Intake:
             auto_offset_reset="earliest",
             isolation_level="read_committed",
             max_partition_fetch_bytes=max(1_048_576, config.max_event_bytes + 4_096),
+            # While a fetch waits for live events, its broker is not asked for past ones.
+            fetch_max_wait_ms=_FETCH_WAIT_MS if config.backfill_topic is None else _SHARED_WAIT_MS,
         )
-        consumer.subscribe([config.topic], listener=self._assignment)
-        self._consumer = self._assignment.consumer = consumer
+        consumer.subscribe(self._priorities.topics, listener=self._assignment)
+        self._consumer = self._assignment.consumer = self._priorities.consumer = consumer
         await consumer.start()
 
     def close(self) -> None:
@@ -162,13 +184,16 @@ class Intake:
             self._check_alive()
             await self._room.wait()
             window = Window([], [], [], time.monotonic())
-            await self._poll_into(window, most, timeout_ms=1_000)
+            turn = self._priorities.next_turn(self.lanes.keys(), most)
+            await self._poll_into(window, turn)
             if not window.records:
                 continue
             deadline_s = window.polled_s + self._config.max_wait_ms / 1000
-            while len(window) < most and self._room.is_left:
+            while len(window) < turn.most and self._room.is_left:
                 remaining_ms = int((deadline_s - time.monotonic()) * 1000)
-                if remaining_ms <= 0 or not await self._poll_into(window, most, remaining_ms):
+                if remaining_ms <= 0 or not await self._poll_into(
+                    window, replace(turn, timeout_ms=remaining_ms)
+                ):
                     break
             self._metrics.events.inc(len(window))
             self._metrics.in_flight.set(self._room.num_products)
@@ -183,11 +208,13 @@ class Intake:
         if died.done():
             raise BrokerError(f"fetching has ended: {died.exception()!r}") from died.exception()
 
-    async def _poll_into(self, window: Window, most: int, timeout_ms: int) -> int:
+    async def _poll_into(self, window: Window, turn: Turn) -> int:
         self._is_polling = True
         try:
             polled = await self.consumer.getmany(
-                timeout_ms=timeout_ms, max_records=most - len(window)
+                *turn.partitions,
+                timeout_ms=turn.timeout_ms,
+                max_records=turn.most - len(window),
             )
         finally:
             self._is_polling = False
@@ -225,7 +252,9 @@ class Intake:
             self.consumer.pause(*partitions)
             await self.consumer.getmany(timeout_ms=0)
             held = self.consumer.assignment()
-            self.consumer.resume(*(each for each in held if each in self.lanes))
+            self.consumer.resume(
+                *(each for each in held if each in self.lanes and self._priorities.may_fetch(each))
+            )
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit offsets as a member of the group, in its present generation.
@@ -253,8 +282,9 @@ class Intake:
     async def measure_lag(self) -> dict[TopicPartition, int]:
         """Events between what each open lane has delivered and the end of its partition."""
         lags = {}
+        ends = await self._priorities.ends_of_held(list(self.lanes))
         for partition, lane in list(self.lanes.items()):
-            end = self.consumer.highwater(partition)
+            end = ends.get(partition) or self.consumer.highwater(partition)
             if end is None or lane.delivered is None or not lane.is_open:
                 continue
             # What lies at the end may be a transaction's marker: read over, never delivered.

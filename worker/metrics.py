@@ -94,12 +94,17 @@ class Metrics:
         self.lag = self._gauge(
             "lag", "Events behind the end of the partition", "topic", "partition"
         )
+        self.backfill_held = self._gauge(
+            "backfill_held", "1 while past products are held back because live ones wait"
+        )
         self.breaker_open = self._gauge(
             "breaker_open", "1 while the worker takes nothing, or a few to try, because most fails"
         )
         self.ready = self._gauge("ready", "1 when the worker takes traffic")
         self.event_delay_seconds = self._gauge(
-            "event_delay_seconds", "Age of the oldest event in the last settled run"
+            "event_delay_seconds",
+            "Age of the oldest event in the last settled run of an input topic",
+            "topic",
         )
         self.delivery = Info("sortiment_delivery", "The kind of delivery", registry=self.registry)
         self.release = Info("sortiment_release", "The active release", registry=self.registry)

@@ -24,6 +24,11 @@ class Room:
         """Whether more may be taken."""
         return self.num_products < self._max_products and self._num_bytes < self._max_bytes
 
+    @property
+    def is_half_left(self) -> bool:
+        """Whether less than half of it is taken."""
+        return 2 * self.num_products < self._max_products and 2 * self._num_bytes < self._max_bytes
+
     async def wait(self) -> None:
         """Until there is room."""
         while not self.is_left:

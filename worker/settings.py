@@ -68,6 +68,12 @@ class Settings(KafkaSettings):
     max_batch_products: int = Field(1_024, ge=1, description="Most products in a batch.")
     max_wait_ms: int = Field(20, ge=0, le=60_000, description="Longest wait for a batch to fill.")
     max_poll_records: int = Field(2_000, ge=1, description="Most events taken in one poll.")
+    backfill_poll_records: int = Field(
+        0,
+        ge=0,
+        description="Most events taken in one poll of the backfill topic: live ones wait behind "
+        "them. 0: a 64th of the token budget.",
+    )
     max_in_flight_products: int = Field(
         8_192, ge=1, description="Most products between poll and commit; then polling pauses."
     )
@@ -189,6 +195,7 @@ class Settings(KafkaSettings):
         """Names and shape of the topics."""
         return TopicsConfig(
             input=self.input_topic,
+            backfill=self.backfill_topic,
             categories=self.categories_topic,
             attributes=self.attributes_topic,
             dead_letters=self.dead_letters_topic,

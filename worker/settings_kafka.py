@@ -56,6 +56,10 @@ class KafkaSettings(BaseSettings):
     )
 
     input_topic: TopicName = Field("products", description="Products come in here.")
+    backfill_topic: TopicName | None = Field(
+        None,
+        description="Past products come in here: read only while no live one waits. Unset: none.",
+    )
     categories_topic: TopicName = Field("product-categories", description="Categories go out here.")
     attributes_topic: TopicName = Field(
         "product-attributes", description="Attribute values go out here."

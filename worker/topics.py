@@ -51,13 +51,15 @@ class TopicsConfig:
     """Names and shape of the topics.
 
     Attributes:
-        partitions: of the input and of each output, where the worker creates them.
+        backfill: a second input, of past products; None: there is none.
+        partitions: of each input and output, where the worker creates them.
         replication_factor: likewise, of every topic.
         create: whether a missing topic is created; else it is an error.
-        max_event_bytes: largest message of the input, framing included.
+        max_event_bytes: largest message of an input, framing included.
     """
 
     input: str = "products"
+    backfill: str | None = None
     categories: str = "product-categories"
     attributes: str = "product-attributes"
     dead_letters: str = "product-dead-letters"
@@ -71,7 +73,13 @@ class TopicsConfig:
     @property
     def names(self) -> tuple[str, ...]:
         """Those that every worker needs: all but the shadow's."""
-        return (self.input, self.categories, self.attributes, self.dead_letters, self.control)
+        others = (self.categories, self.attributes, self.dead_letters, self.control)
+        return (*self.inputs, *others)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Where products come in."""
+        return (self.input,) if self.backfill is None else (self.input, self.backfill)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +88,7 @@ class TopicFacts:
 
     Attributes:
         partitions: number of partitions by topic.
-        max_event_bytes: largest message that the input topic takes, framing included.
+        max_event_bytes: largest message that an input topic takes, framing included.
         created: the topics that were missing.
         differences: what is other than the settings say, and yet works.
     """
@@ -206,8 +214,12 @@ async def _ensure(admin: AIOKafkaAdminClient, topics: TopicsConfig) -> TopicFact
     if missing and not topics.create:
         raise ConfigError([_missing(name) for name in missing])
     await _create(admin, topics, [t for t in _first(topics) if t.name in missing])
-    # The dead-letter topic follows the input's real limit, which may be another than the setting.
+    # The others follow the input's real limit, which may be another than the setting.
     limit = _limit(topics, await _configs(admin, [topics.input]))
+    if topics.backfill in missing:
+        await _create(admin, topics, [_topic(topics, topics.backfill, {_SIZE: str(limit)})])
+    elif topics.backfill is not None:
+        limit = _limit(topics, await _configs(admin, topics.inputs))
     if topics.dead_letters in missing:
         await _create(admin, topics, [_dead_letters_topic(topics, limit)])
     partitions = await _await_topics(admin, topics.names)
@@ -336,7 +348,12 @@ async def _configs(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str
 
 
 def _limit(topics: TopicsConfig, configs: Mapping[str, Mapping[str, Any]]) -> int:
-    return int(configs.get(topics.input, {}).get(_SIZE, topics.max_event_bytes))
+    """The largest of the inputs' that are in ``configs``."""
+    return max(
+        int(configs.get(name, {}).get(_SIZE, topics.max_event_bytes))
+        for name in topics.inputs
+        if name in configs or name == topics.input
+    )
 
 
 def _dead_letter_problems(
@@ -347,7 +364,7 @@ def _dead_letter_problems(
     if size is None or int(size) >= wanted:
         return []
     return [
-        f"topic {topics.dead_letters} has {_SIZE}={size}, topic {topics.input} has "
+        f"topic {topics.dead_letters} has {_SIZE}={size}, topic {' or '.join(topics.inputs)} has "
         f"{_SIZE}={limit}: a dead letter may be 64 KiB larger than its event, so the former must "
         f"be {wanted} or more; {_alter(topics.dead_letters, _SIZE, wanted)}"
     ]
@@ -369,19 +386,19 @@ def _differences(
     configs: Mapping[str, Mapping[str, str]],
 ) -> tuple[str, ...]:
     found = []
-    count = partitions[topics.input]
-    if count != topics.partitions:
-        found.append(
-            f"topic {topics.input} has {count} partitions, SORTIMENT_PARTITIONS is "
-            f"{topics.partitions}: going on with {count}"
-        )
-    if configs.get(topics.input, {}).get(_SIZE, str(topics.max_event_bytes)) != str(
-        topics.max_event_bytes
-    ):
-        found.append(
-            f"topic {topics.input} has {_SIZE}={configs[topics.input][_SIZE]}, "
-            f"SORTIMENT_MAX_EVENT_BYTES is {topics.max_event_bytes}: going on with the topic's"
-        )
+    wanted = str(topics.max_event_bytes)
+    for name in topics.inputs:
+        count = partitions[name]
+        if count != topics.partitions:
+            found.append(
+                f"topic {name} has {count} partitions, SORTIMENT_PARTITIONS is "
+                f"{topics.partitions}: going on with {count}"
+            )
+        if (size := configs.get(name, {}).get(_SIZE, wanted)) != wanted:
+            found.append(
+                f"topic {name} has {_SIZE}={size}, SORTIMENT_MAX_EVENT_BYTES is {wanted}: going "
+                "on with the topic's"
+            )
     found += [
         f"topic {name} has {_TIMESTAMP}={kind}: latencies measured on it are the worker's clock; "
         + _alter(name, _TIMESTAMP, "LogAppendTime")

@@ -111,6 +111,13 @@ def test_the_folder_of_local_services_is_no_typing_error(monkeypatch: pytest.Mon
         ),
         ({"broker": "embedded", "create_topics": True}, "SORTIMENT_CREATE_TOPICS", "unset"),
         ({"attributes_topic": "products"}, "SORTIMENT_ATTRIBUTES_TOPIC", "SORTIMENT_INPUT_TOPIC"),
+        ({"backfill_topic": "products"}, "SORTIMENT_BACKFILL_TOPIC", "SORTIMENT_INPUT_TOPIC"),
+        ({"broker": "embedded", "backfill_topic": "past"}, "SORTIMENT_BACKFILL_TOPIC", "lose"),
+        (
+            {"backfill_poll_records": "9000"},
+            "SORTIMENT_MAX_IN_FLIGHT_PRODUCTS",
+            "SORTIMENT_BACKFILL_POLL_RECORDS=9000",
+        ),
         ({"input_topic": ".."}, "SORTIMENT_INPUT_TOPIC", "other than"),
         (
             {"max_batch_products": "9000"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from worker.kafka import KafkaConfig
 from worker.topics import TopicsConfig, ensure_topics, judge
 
@@ -76,3 +78,22 @@ def test_another_limit_and_other_timestamps_are_said() -> None:
     assert "max.message.bytes=1000000" in limit
     assert TOPICS.attributes in timestamps
     assert "LogAppendTime" in timestamps
+
+
+def test_dead_letters_must_hold_the_largest_event_of_either_input() -> None:
+    topics = replace(TOPICS, backfill="past")
+    partitions = {**PARTITIONS, "past": 12}
+    configs = {**CONFIGS, "past": {"max.message.bytes": "1048576"}}
+    assert judge(topics, partitions, configs) == ([], ())
+
+    configs["past"] = {"max.message.bytes": "2097152"}
+    (problem,), (difference,) = judge(topics, {**partitions, "past": 12}, configs)
+
+    assert "topic products or past has max.message.bytes=2097152" in problem
+    assert "max.message.bytes=2162688" in problem
+    assert difference.startswith("topic past has max.message.bytes=2097152")
+
+
+def test_a_backfill_topic_is_one_of_the_names_where_there_is_one() -> None:
+    assert len(TOPICS.names) == 5
+    assert replace(TOPICS, backfill="past").names[1] == "past"
