@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from demo.services import Running
 from demo.view import StreamView
+from worker.event_sources import Listed
 from worker.local.errors import LocalServiceError
 from worker.output_reader import (
     AttributesOutput,
@@ -17,8 +18,8 @@ from worker.output_reader import (
     Origin,
     OutputReader,
 )
+from worker.pacing import PaceConfig, SentBatch, send_paced
 from worker.product_lines import ProductEvent
-from worker.replay import ReplayConfig, SentBatch, replay
 
 __all__ = ["Pass", "stream"]
 
@@ -77,9 +78,11 @@ async def stream(
         for place in range(batch.first_offset, batch.first_offset + batch.events):
             result.sent_ms[Origin(topic, batch.partition, place)] = batch.timestamp_ms
 
-    config = ReplayConfig(topic=topic, rate_per_s=rate_per_s, group_id=running.group_id)
+    config = PaceConfig(topic=topic, rate_per_s=rate_per_s, group_id=running.group_id)
     started_s = last_news_s = time.monotonic()
-    sending = asyncio.create_task(replay(running.kafka, config, events, on_sent=on_sent))
+    sending = asyncio.create_task(
+        send_paced(running.kafka, config, Listed(events), on_sent=on_sent)
+    )
     try:
         while not sending.done() or result.missing():
             outputs = await reader.read(_POLL_S)

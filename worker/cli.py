@@ -1,4 +1,4 @@
-"""``sortiment-worker``: run, announce, retract, topics, produce, watch."""
+"""``sortiment-worker``: run, announce, retract, topics; others in files of their own."""
 
 from __future__ import annotations
 
@@ -41,7 +41,12 @@ def _settings_flags(command: F) -> F:
 class _Commands(click.Group):
     """Commands of their own files, imported when one is named."""
 
-    FILES: ClassVar = {"produce": "worker.produce", "watch": "worker.watch"}
+    FILES: ClassVar = {
+        "produce": "worker.produce",
+        "backfill": "worker.backfill",
+        "replay-dead-letters": "worker.replay_dead_letters",
+        "watch": "worker.watch",
+    }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All, those of other files last."""
@@ -50,7 +55,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """One; None where there is none of this name."""
         if cmd_name in self.FILES:
-            command: click.Command = getattr(import_module(self.FILES[cmd_name]), cmd_name)
+            file = import_module(self.FILES[cmd_name])
+            command: click.Command = getattr(file, cmd_name.replace("-", "_"))
             return command
         return super().get_command(ctx, cmd_name)
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from worker.errors import BrokerError, ConfigError
+from worker.errors import BrokerError
 from worker.kafka import KafkaConfig
 from worker.original_headers import ORIGINAL
-from worker.topics import EMBEDDED_PARTITIONS, TopicsConfig
+from worker.partition_counts import no_broker, partition_counts
+from worker.topics import TopicsConfig
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
@@ -33,10 +30,6 @@ __all__ = [
     "UnreadableOutput",
     "parse_output",
 ]
-
-# A new topic may take a moment to be seen.
-_NEW_TOPIC_S = 1.0
-_TOPIC_POLL_S = 0.1
 
 
 class Origin(NamedTuple):
@@ -186,42 +179,12 @@ class OutputReader:
                 for partition, end in (await self._consumer.end_offsets(partitions)).items():
                     self._consumer.seek(partition, end)
         except KafkaError as error:
-            raise BrokerError(
-                f"no broker answers at {self._kafka.bootstrap_servers} ({error!r}); start one, or "
-                "set KAFKA_BOOTSTRAP_SERVERS to where it is"
-            ) from error
+            raise no_broker(self._kafka, error) from error
 
     async def _partitions(self) -> list[TopicPartition]:
         wanted = (self._topics.categories, self._topics.attributes, self._topics.dead_letters)
-        counts = dict.fromkeys(wanted, EMBEDDED_PARTITIONS)
-        if self._kafka.broker == "kafka":
-            counts = await self._counts(wanted)
+        counts = await partition_counts(self._kafka, wanted)
         return [TopicPartition(topic, n) for topic in wanted for n in range(counts[topic])]
-
-    async def _counts(self, wanted: Sequence[str]) -> dict[str, int]:
-        admin = AIOKafkaAdminClient(**self._kafka.client_kwargs())
-        deadline_s = time.monotonic() + _NEW_TOPIC_S
-        try:
-            await admin.start()
-            while True:
-                # All topics: asking for one by name makes some brokers create it.
-                described = await admin.describe_topics()
-                counts = {topic["topic"]: len(topic["partitions"]) for topic in described}
-                missing = [topic for topic in wanted if not counts.get(topic)]
-                if not missing:
-                    return counts
-                if time.monotonic() > deadline_s:
-                    break
-                await asyncio.sleep(_TOPIC_POLL_S)
-        finally:
-            await admin.close()
-        raise ConfigError(
-            [
-                f"topic {topic} is missing at {self._kafka.bootstrap_servers}: "
-                "`sortiment-worker topics create` or a worker's start creates it"
-                for topic in missing
-            ]
-        )
 
     async def read(self, timeout_s: float) -> list[Output]:
         """What has come since, at the latest after ``timeout_s``; empty when nothing has.

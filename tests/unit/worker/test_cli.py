@@ -70,6 +70,7 @@ def test_help_names_every_command_and_loads_no_torch() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     ).stdout
 
-    for command in ("run", "announce", "topics", "produce", "watch"):
+    files = ("produce", "backfill", "replay-dead-letters", "watch")
+    for command in ("run", "announce", "topics", *files):
         assert f"  {command} " in shown
     assert shown.endswith("False\n")

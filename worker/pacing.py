@@ -1,29 +1,30 @@
-"""Sends events to the input topic, batch at a time, at a rate or as fast as Kafka takes them."""
+"""Sends events, batch at a time, at a rate or as fast as Kafka takes them."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from worker.embedded_room import EmbeddedRoom
-from worker.errors import BrokerError, ConfigError, SortimentError
+from worker.errors import BrokerError
+from worker.event_sources import OutEvent, Source
 from worker.kafka import KafkaConfig
+from worker.partition_counts import no_broker, partition_counts
 from worker.partitioner import hash_keys
-from worker.product_lines import ProductEvent
 
 if TYPE_CHECKING:
     from aiokafka.producer.message_accumulator import BatchBuilder
+    from aiokafka.structs import RecordMetadata
 
-__all__ = ["Compression", "ReplayConfig", "Replayed", "SentBatch", "replay"]
+__all__ = ["Compression", "PaceConfig", "Sent", "SentBatch", "chunks", "hashes_of", "send_paced"]
 
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 
@@ -35,21 +36,21 @@ _MAX_PENDING_BATCHES = 64
 _TICK_S = 0.005
 _PROGRESS_S = 0.25
 _CLOSE_S = 5.0
-# A broker of KRaft learns of a topic from the controller, some tens of milliseconds later.
-_NEW_TOPIC_S = 1.0
-_TOPIC_POLL_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReplayConfig:
+class PaceConfig:
     """How events are sent.
 
     Attributes:
+        topic: where events go that do not say where.
+        others: further topics that events may name.
         rate_per_s: events a second; None: as fast as Kafka takes them.
         group_id: the group whose reading the embedded broker must be paced to.
     """
 
     topic: str
+    others: tuple[str, ...] = ()
     rate_per_s: float | None = None
     compression: Compression = "lz4"
     group_id: str = "sortiment"
@@ -60,8 +61,9 @@ class ReplayConfig:
 
 
 class SentBatch(NamedTuple):
-    """Events that arrived together: their places in the input topic, and when they were sent."""
+    """Events that arrived together: their places in their topic, and when they were sent."""
 
+    topic: str
     partition: int
     first_offset: int
     events: int
@@ -69,7 +71,7 @@ class SentBatch(NamedTuple):
 
 
 @dataclass(slots=True)
-class Replayed:
+class Sent:
     """What was sent so far.
 
     Attributes:
@@ -90,17 +92,17 @@ class Replayed:
         return self.events / self.seconds if self.seconds else 0.0
 
 
-async def replay(
+async def send_paced(
     kafka: KafkaConfig,
-    config: ReplayConfig,
-    events: Iterable[ProductEvent],
-    on_progress: Callable[[Replayed], None] = lambda _: None,
+    config: PaceConfig,
+    source: Source,
+    on_progress: Callable[[Sent], None] = lambda _: None,
     on_sent: Callable[[SentBatch], None] = lambda _: None,
-) -> Replayed:
+) -> Sent:
     """Send all events; each gets the time of its sending as its timestamp (CreateTime).
 
     A key goes to the partition that Kafka's default partitioner chooses, in the given order. When
-    cancelled, what was taken is still sent, within five seconds.
+    cancelled, what is with the producer is still sent, within five seconds, and counted.
 
     Args:
         on_progress: called about four times a second and at the end.
@@ -108,16 +110,16 @@ async def replay(
 
     Raises:
         BrokerError: no broker answers, or it refuses events.
-        ConfigError: the topic is missing.
+        ConfigError: a topic is missing.
     """
+    counts = await partition_counts(kafka, (config.topic, *config.others))
     async with _producer(kafka, config) as producer:
-        num_partitions = len(await producer.partitions_for(config.topic))
-        room = EmbeddedRoom(kafka, config.topic, config.group_id, num_partitions)
-        sending = _Sending(producer, config.topic, num_partitions, room, on_progress, on_sent)
+        room = EmbeddedRoom(kafka, config.topic, config.group_id, counts[config.topic])
+        sending = _Sending(producer, config.topic, counts, room, on_progress, on_sent)
         try:
             if kafka.broker == "embedded":
                 await room.open()
-            for chunk in _chunks(events, config.rate_per_s, sending):
+            async for chunk in chunks(source, config.rate_per_s, sending.clock):
                 if chunk:
                     await sending.send(chunk)
                 else:
@@ -128,14 +130,19 @@ async def replay(
             raise BrokerError(
                 f"sending to topic {config.topic} at {kafka.bootstrap_servers}: {error!r}"
             ) from error
+        except asyncio.CancelledError:
+            with suppress(TimeoutError, KafkaError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await sending.settle()
+            raise
         finally:
             await room.close()
             sending.report(last=True)
-    return sending.replayed
+    return sending.sent
 
 
 @asynccontextmanager
-async def _producer(kafka: KafkaConfig, config: ReplayConfig) -> AsyncIterator[AIOKafkaProducer]:
+async def _producer(kafka: KafkaConfig, config: PaceConfig) -> AsyncIterator[AIOKafkaProducer]:
     producer = AIOKafkaProducer(
         acks="all",
         enable_idempotence=True,
@@ -146,19 +153,8 @@ async def _producer(kafka: KafkaConfig, config: ReplayConfig) -> AsyncIterator[A
     try:
         try:
             await producer.start()
-            is_present = kafka.broker == "embedded" or await _is_present(producer, config.topic)
         except KafkaError as error:
-            raise BrokerError(
-                f"no broker answers at {kafka.bootstrap_servers} ({error!r}); start one, or set "
-                "KAFKA_BOOTSTRAP_SERVERS to where it is"
-            ) from error
-        if not is_present:
-            raise ConfigError(
-                [
-                    f"topic {config.topic} is missing at {kafka.bootstrap_servers}: "
-                    "`sortiment-worker topics create` or a worker's start creates it"
-                ]
-            )
+            raise no_broker(kafka, error) from error
         yield producer
     finally:
         # Cancelled or failed: a broker that is gone must not keep the process.
@@ -168,40 +164,34 @@ async def _producer(kafka: KafkaConfig, config: ReplayConfig) -> AsyncIterator[A
             await producer.client.close()
 
 
-async def _is_present(producer: AIOKafkaProducer, topic: str) -> bool:
-    """Whether the topic is there; a new one may take a moment to be seen."""
-    deadline_s = time.monotonic() + _NEW_TOPIC_S
-    # Asking for one topic by name makes many brokers create it: look at all of them.
-    while topic not in (await producer.client.fetch_all_metadata()).topics():
-        if time.monotonic() > deadline_s:
-            return False
-        await asyncio.sleep(_TOPIC_POLL_S)
-    return True
+async def chunks(
+    source: Source,
+    rate_per_s: float | None = None,
+    clock: Callable[[], float] = lambda: 0.0,
+) -> AsyncIterator[Sequence[OutEvent]]:
+    """What is due, again and again; empty where nothing is due yet.
 
-
-def _chunks(
-    events: Iterable[ProductEvent], rate_per_s: float | None, sending: _Sending
-) -> Iterator[Sequence[ProductEvent]]:
-    """What is due, again and again; empty where nothing is due yet."""
-    source = iter(events)
+    Args:
+        clock: seconds since the first was due.
+    """
     taken = 0
     while True:
         due = _CHUNK
         if rate_per_s is not None:
-            due = min(_CHUNK, int(sending.elapsed_s * rate_per_s) + 1 - taken)
+            due = min(_CHUNK, int(clock() * rate_per_s) + 1 - taken)
             if due <= 0:
                 yield ()
                 continue
-        chunk: list[ProductEvent] = []
-        try:
-            chunk.extend(islice(source, due))
-        except SortimentError:
-            yield chunk  # what was read before the bad line is sent before the error is raised
-            raise
+        chunk = await source.take(due)
         if not chunk:
             return
         taken += len(chunk)
         yield chunk
+
+
+def hashes_of(chunk: Sequence[OutEvent]) -> Sequence[int]:
+    """Of the keys; modulo a topic's partitions they say where an event goes."""
+    return hash_keys([b"%d" % n if e.key is None else e.key for n, e in enumerate(chunk)])
 
 
 class _Sending:
@@ -211,12 +201,12 @@ class _Sending:
         self,
         producer: AIOKafkaProducer,
         topic: str,
-        num_partitions: int,
+        num_partitions: Mapping[str, int],
         room: EmbeddedRoom,
-        on_progress: Callable[[Replayed], None],
+        on_progress: Callable[[Sent], None],
         on_sent: Callable[[SentBatch], None],
     ) -> None:
-        self.replayed = Replayed()
+        self.sent = Sent()
         self._producer = producer
         self._topic = topic
         self._num_partitions = num_partitions
@@ -227,25 +217,25 @@ class _Sending:
         self._started_s = time.monotonic()
         self._reported_s = self._started_s
 
-    @property
-    def elapsed_s(self) -> float:
+    def clock(self) -> float:
+        """Seconds since the start."""
         return time.monotonic() - self._started_s
 
-    async def send(self, chunk: Sequence[ProductEvent]) -> None:
-        by_partition: defaultdict[int, list[ProductEvent]] = defaultdict(list)
-        hashes = hash_keys([event.key or b"%d" % n for n, event in enumerate(chunk)])
-        for event, key_hash in zip(chunk, hashes, strict=True):
-            by_partition[key_hash % self._num_partitions].append(event)
+    async def send(self, chunk: Sequence[OutEvent]) -> None:
+        by_partition: defaultdict[tuple[str, int], list[OutEvent]] = defaultdict(list)
+        for event, key_hash in zip(chunk, hashes_of(chunk), strict=True):
+            topic = event.topic or self._topic
+            by_partition[topic, key_hash % self._num_partitions[topic]].append(event)
         while not self._room.has_room():
-            self.replayed.waiting = f"for group {self._room.group_id} to read on"
+            self.sent.waiting = f"for group {self._room.group_id} to read on"
             self.report()
             await self.settle()
             await self._room.look_again()
-        self.replayed.waiting = ""
-        await asyncio.gather(*(self._send_to(p, part) for p, part in by_partition.items()))
+        self.sent.waiting = ""
+        await asyncio.gather(*(self._send_to(*place, part) for place, part in by_partition.items()))
         while len(self._pending) > _MAX_PENDING_BATCHES:
             await self._settle_one()
-        while self._pending and self._pending[0].sent.done():
+        while self._pending and self._pending[0].is_done:
             await self._settle_one()
         self.report()
 
@@ -256,45 +246,67 @@ class _Sending:
 
     def report(self, *, last: bool = False) -> None:
         now_s = time.monotonic()
-        self.replayed.seconds = now_s - self._started_s
+        self.sent.seconds = now_s - self._started_s
         if last or now_s - self._reported_s >= _PROGRESS_S:
             self._reported_s = now_s
-            self._on_progress(self.replayed)
+            self._on_progress(self.sent)
 
-    async def _send_to(self, partition: int, events: list[ProductEvent]) -> None:
-        timestamp = int(time.time() * 1000)
+    async def _send_to(self, topic: str, partition: int, events: list[OutEvent]) -> None:
+        batch = _Pending(topic, partition, int(time.time() * 1000))
         builder: BatchBuilder = self._producer.create_batch()
-        value_bytes = 0
-        for key, value in events:
-            if builder.append(timestamp=timestamp, key=key, value=value) is None:
-                await self._submit(builder, partition, value_bytes, timestamp)
-                builder, value_bytes = self._producer.create_batch(), 0
-                builder.append(timestamp=timestamp, key=key, value=value)
-            value_bytes += len(value)
-        await self._submit(builder, partition, value_bytes, timestamp)
+        for event in events:
+            if not _append(builder, batch, event):
+                await self._submit(builder, batch)
+                builder = self._producer.create_batch()
+                batch = _Pending(topic, partition, batch.timestamp_ms)
+                _append(builder, batch, event)
+        await self._submit(builder, batch)
 
-    async def _submit(
-        self, builder: BatchBuilder, partition: int, value_bytes: int, timestamp_ms: int
-    ) -> None:
+    async def _submit(self, builder: BatchBuilder, batch: _Pending) -> None:
         # Closed: else the producer would add to it what other calls send.
         builder.close()
-        events = builder.record_count()
-        sent = await self._producer.send_batch(builder, self._topic, partition=partition)
-        self._pending.append(_Pending(sent, events, value_bytes, timestamp_ms))
+        batch.sent = await self._producer.send_batch(
+            builder, batch.topic, partition=batch.partition
+        )
+        self._pending.append(batch)
 
     async def _settle_one(self) -> None:
-        pending = self._pending.popleft()
-        metadata = await pending.sent
-        self.replayed.events += pending.events
-        self.replayed.value_bytes += pending.value_bytes
-        partition, offset, events = metadata.partition, metadata.offset, pending.events
-        self._room.sent(partition, offset + events, events, pending.value_bytes)
-        self._on_sent(SentBatch(partition, offset, events, pending.timestamp_ms))
+        # Not taken out before: whoever is cancelled here must be able to wait for it again.
+        batch = self._pending[0]
+        assert batch.sent is not None
+        offset = (await asyncio.shield(batch.sent)).offset
+        self._pending.popleft()
+        self.sent.events += batch.events
+        self.sent.value_bytes += batch.value_bytes
+        if batch.topic == self._topic:
+            self._room.sent(batch.partition, offset + batch.events, batch.events, batch.value_bytes)
+        self._on_sent(
+            SentBatch(batch.topic, batch.partition, offset, batch.events, batch.timestamp_ms)
+        )
 
 
 @dataclass(slots=True)
 class _Pending:
-    sent: asyncio.Future  # type: ignore[type-arg]
-    events: int
-    value_bytes: int
+    topic: str
+    partition: int
     timestamp_ms: int
+    events: int = 0
+    value_bytes: int = 0
+    sent: asyncio.Future[RecordMetadata] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.sent is not None and self.sent.done()
+
+
+def _append(builder: BatchBuilder, batch: _Pending, event: OutEvent) -> bool:
+    """Whether there was room for it: an empty batch takes any."""
+    key, value, headers, _ = event
+    if (
+        builder.append(timestamp=batch.timestamp_ms, key=key, value=value, headers=list(headers))
+        is None
+    ):
+        return False
+    batch.events += 1
+    batch.value_bytes += len(value or b"")
+    return True

@@ -11,11 +11,12 @@ from aiokafka.partitioner import murmur2
 
 from tests.services import TopicReader, Topics
 from worker.errors import BrokerError, ConfigError
+from worker.event_sources import Listed
 from worker.kafka import KafkaConfig
 from worker.local.kafka import LocalKafka
 from worker.output_reader import OutputReader, UnreadableOutput
+from worker.pacing import Compression, PaceConfig, SentBatch, send_paced
 from worker.product_lines import ProductEvent
-from worker.replay import Compression, ReplayConfig, SentBatch, replay
 from worker.topics import TopicsConfig
 
 PARTITIONS = 3
@@ -38,13 +39,13 @@ async def test_every_event_arrives_in_the_order_of_its_key(
     topic = topics(partitions=PARTITIONS)
     sent = events(5_000)
     batches: list[SentBatch] = []
-    replayed = await replay(
+    found = await send_paced(
         config(kafka),
-        ReplayConfig(topic=topic, compression=compression),
-        sent,
+        PaceConfig(topic=topic, compression=compression),
+        Listed(sent),
         on_sent=batches.append,
     )
-    assert replayed.events == sum(batch.events for batch in batches) == len(sent)
+    assert found.events == sum(batch.events for batch in batches) == len(sent)
     records = await read_all(topic, len(sent))
     for key in {event.key for event in sent}:
         assert key is not None
@@ -65,7 +66,7 @@ async def test_unkeyed_events_take_turns(
 ) -> None:
     topic = topics(partitions=PARTITIONS)
     unkeyed = [ProductEvent(None, event.value) for event in events(300)]
-    await replay(config(kafka), ReplayConfig(topic=topic), unkeyed)
+    await send_paced(config(kafka), PaceConfig(topic=topic), Listed(unkeyed))
     records = await read_all(topic, 300)
     assert {record.key for record in records} == {None}
     assert {record.partition for record in records} == set(range(PARTITIONS))
@@ -77,13 +78,13 @@ async def test_a_missing_topic_is_an_error_and_is_not_created(
     topic = topics.name("missing")
     for _ in range(2):
         with pytest.raises(ConfigError, match=f"topic {topic} is missing"):
-            await replay(config(kafka), ReplayConfig(topic=topic), events(1))
+            await send_paced(config(kafka), PaceConfig(topic=topic), Listed(events(1)))
 
 
 async def test_no_broker() -> None:
     nowhere = KafkaConfig(bootstrap_servers="127.0.0.1:1")
     with pytest.raises(BrokerError, match=r"no broker answers at 127\.0\.0\.1:1"):
-        await replay(nowhere, ReplayConfig(topic="products"), events(1))
+        await send_paced(nowhere, PaceConfig(topic="products"), Listed(events(1)))
     with pytest.raises(BrokerError, match=r"no broker answers at 127\.0\.0\.1:1"):
         await OutputReader(nowhere, TopicsConfig()).start()
 
@@ -93,18 +94,18 @@ async def test_cancelled_what_was_taken_still_arrives(
 ) -> None:
     topic = topics()
     taken = asyncio.Event()
-    replaying = asyncio.create_task(
-        replay(
+    sending = asyncio.create_task(
+        send_paced(
             config(kafka),
-            ReplayConfig(topic=topic, rate_per_s=100.0),
-            events(1_000_000),
+            PaceConfig(topic=topic, rate_per_s=100.0),
+            Listed(events(1_000_000)),
             on_sent=lambda _: taken.set(),
         )
     )
     await taken.wait()
-    replaying.cancel()
+    sending.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await replaying
+        await sending
     assert await read_all(topic, 1)
 
 
