@@ -13,8 +13,9 @@ from models.taxonomy import Taxonomy
 from tests.catalog import products
 from tests.hot_path_runs import HotPathRun, load_serving, sample
 from tests.ledger import Outputs, audit, headers_of
+from tests.polling import until
 from tests.services import Record, TopicReader, Topics, WorkerTopics
-from tests.streams import Group, Inputs, make_topic, until
+from tests.streams import Group, Inputs, make_topic
 from worker.local.kafka import LocalKafka
 
 ReadOutputs = Callable[[], Awaitable[Outputs]]
