@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aiokafka import TopicPartition
+
 from tests.polling import until
 from worker.components import build_hot_path, inference_config
 from worker.hot_path import HotPath
+from worker.lanes import Lane
 from worker.masks import MaskCacheConfig
 from worker.metrics import Metrics
 from worker.serving import Serving, ServingLoader
@@ -66,6 +69,11 @@ class HotPathRun:
         assert self._may_crash or self.hot_path.crash_reason is None, repr(
             self.hot_path.crash_reason
         )
+
+    @property
+    def lanes(self) -> Mapping[TopicPartition, Lane]:
+        """The open lanes."""
+        return self.hot_path._intake.lanes
 
     async def crash(self) -> BaseException:
         """Wait until the stages have failed; what they failed with."""

@@ -50,9 +50,12 @@ async def publish(
         What was written, acknowledged by all replicas.
 
     Raises:
+        ValueError: a canary with a share of 1: nothing would be left to compare it with.
         BrokerError: no broker answered, or it refused.
         ConfigError: a topic is of the wrong kind, or may not be created.
     """
+    if role == "canary" and share >= 1:
+        raise ValueError(f"a canary's share must be below 1, got {share}")
     announcement = Announcement(
         release=release.id,
         address=_absolute(address),

@@ -105,6 +105,10 @@ def announce(address: str, role: Role, share: float | None, **flags: Any) -> Non
     """
     if role == "active" and share is not None:
         raise click.UsageError("--share goes with --role canary or shadow: the active answers all")
+    if role == "canary" and share == 1:
+        raise click.UsageError(
+            "--share 1 leaves a canary nothing to be compared with: announce it as active"
+        )
     settings = load_settings(flags)
     from worker.announce import publish, verify
     from worker.components import inference_config

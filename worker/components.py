@@ -86,7 +86,13 @@ def build_hot_path(settings: Settings, facts: TopicFacts, metrics: Metrics) -> H
     )
     model = ModelStage(attempts, metrics)
     shadow = Shadow(
-        ShadowConfig(topic=settings.shadow_topic), kafka, config.batching, model, metrics
+        ShadowConfig(topic=settings.shadow_topic),
+        kafka,
+        config.batching,
+        model,
+        # What is tried alone, or was in hand when a worker died, must not be blamed for a shadow.
+        lambda: not intake.has_deaths,
+        metrics,
     )
     return HotPath(
         config, intake, delivery, attempts, FaultWatch(breaker), rollout, model, shadow, metrics

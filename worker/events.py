@@ -30,6 +30,7 @@ __all__ = [
     "cut_dead_letter",
     "dead_letter",
     "event_id",
+    "joined",
     "parse_event",
 ]
 
@@ -67,6 +68,16 @@ class Window:
             [self.slots[row] for row in rows],
             self.polled_s,
         )
+
+
+def joined(windows: Sequence[Window]) -> Window:
+    """The events of several windows of one poll, in their order."""
+    return Window(
+        [record for window in windows for record in window.records],
+        [lane for window in windows for lane in window.lanes],
+        [slot for window in windows for slot in window.slots],
+        windows[0].polled_s,
+    )
 
 
 def event_id(kind: str, topic: str, partition: int, offset: int) -> str:

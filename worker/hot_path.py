@@ -23,14 +23,14 @@ from worker.announcement import Role
 from worker.attempts import Attempts
 from worker.batching import BatchingConfig
 from worker.delivery import Delivery
-from worker.events import Window, dead_letter
+from worker.events import Window, dead_letter, joined
 from worker.fault_watch import FaultWatch
 from worker.heap import freeze_heap
 from worker.inference import Batch
 from worker.intake import Intake
 from worker.lanes import Lane, Outcome, complete
 from worker.metrics import Metrics
-from worker.model_stage import ModelStage, Parts
+from worker.model_stage import ModelStage, ScoredParts
 from worker.preparing import Preparation, prepare_window
 from worker.rollout import Rollout
 from worker.serving import Serving
@@ -108,7 +108,7 @@ class HotPath(Service):
         elif role == "shadow":
             self._shadow.serve(serving, share)
         elif serving is not None:
-            self.rollout.active = serving
+            self.rollout.set_active(serving)
             release = serving.release
             self._metrics.release.info(
                 {"release": release.id, "taxonomy_version": release.taxonomy.version}
@@ -172,7 +172,7 @@ class HotPath(Service):
             stages: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
                 "preparing": self._prepare_windows,
                 "model": self._model.submit,
-                "emission": partial(self._model.emit, self._emit),
+                "emission": partial(self._model.emit, self._emit, self._is_worth_cutting),
                 "delivery": self._delivery.failed,
                 "membership": self._intake.stay_member,
                 "lag": self._observe_lag,
@@ -253,12 +253,18 @@ class HotPath(Service):
         assert self.rollout.active is not None  # the stages start with the first release
         return self.rollout.active
 
-    async def _prepare(self, serving: Serving, window: Window, stage: str = "prepare") -> None:
+    async def _prepare(
+        self, serving: Serving, window: Window, stage: str = "prepare", *, is_new: bool = True
+    ) -> None:
         """Prepare a window and queue its batches.
 
         Args:
             stage: name of the note that its products are in hand.
+            is_new: whether its events have not been counted before.
         """
+        if not all(lane.is_open for lane in set(window.lanes)):
+            # Others own them by now, and would take a note of ours for a death.
+            window = window.part([row for row, lane in enumerate(window.lanes) if lane.is_open])
         if not len(window):
             return
         await self._attempts.enter(stage, window.records)
@@ -270,14 +276,15 @@ class HotPath(Service):
         if instead is None and not self._faults.prepared(preparation):
             await self._give_back(window.lanes)
             return
-        self._faults.observe(len(window) - len(again), [letter for _, letter in preparation.dead])
+        num_new = len(window) - len(again) if is_new else 0
+        self._faults.observe(num_new, [letter for _, letter in preparation.dead])
         await self._bury(window, preparation)
         for batch in preparation.batches:
             self._observe_batch(batch)
         self._model.put(preparation.batches)
         if instead is not None and again:
             self.rollout.failed(serving, len(again))
-            await self._prepare(instead, window.part(again), stage)
+            await self._prepare(instead, window.part(again), stage, is_new=is_new)
 
     async def _give_back(self, lanes: list[Lane]) -> None:
         """Drop what is in hand of these lanes: it comes again once the breaker lets it."""
@@ -286,13 +293,22 @@ class HotPath(Service):
             self._intake.lost(lane, 0.0)
         await self._delivery.close_lanes(held)
 
-    async def _emit(self, parts: Parts) -> None:
+    def _is_worth_cutting(self, batch: Batch, num_failed: int) -> bool:
+        """Another release answers what a canary fails on: it is only of interest how often."""
+        if self.rollout.instead_of(batch.serving) is None:
+            return True
+        if num_failed:
+            self.rollout.failed(batch.serving, num_failed)
+        return self.rollout.is_canary(batch.serving)
+
+    async def _emit(self, parts: ScoredParts) -> None:
         serving = parts[0][0].serving
         instead = self.rollout.instead_of(serving)
         if instead is None and not self._faults.scored([result for _, result in parts]):
             for part, _ in parts:
                 await self._give_back(part.lanes)
             return
+        again = []
         for part, result in parts:
             if not isinstance(result, Exception):
                 results = await self._on(self._assembling, "assemble", result.assemble)
@@ -300,13 +316,14 @@ class HotPath(Service):
                 self._shadow.offer(part, results)
                 await self._complete(part.lanes, part.slots, results)
             elif instead is not None:
-                self.rollout.failed(serving, len(part))
-                await self._prepare(instead, part.window(), "prepare again")
+                again.append(part.window())
             else:
                 detail = f"{type(result).__name__}: {result}"
                 letter = dead_letter(part.records[0], "model_failed", detail, serving.release.id)
                 self._faults.observe(0, [letter])
                 await self._complete(part.lanes, part.slots, [letter])
+        if instead is not None and again:
+            await self._prepare(instead, joined(again), "prepare again", is_new=False)
 
     async def _bury(self, window: Window, preparation: Preparation) -> None:
         if preparation.dead:

@@ -118,6 +118,11 @@ class Intake:
         return self._assignment.lanes
 
     @property
+    def has_deaths(self) -> bool:
+        """Whether a worker died with something in hand that is not through yet."""
+        return any(lane.deaths for lane in self.lanes.values())
+
+    @property
     def is_assigned(self) -> bool:
         """Whether every assigned partition is open. A spare member without partitions is too."""
         return self._assignment.is_open

@@ -7,7 +7,7 @@ the same way; what fails alone is the poison.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Protocol, TypeVar
 
 import torch
@@ -40,7 +40,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 async def cut_to_poison(
     batch: B, run: Callable[[B], Awaitable[R]], error: Exception
-) -> AsyncIterator[tuple[B, R | Exception]]:
+) -> AsyncGenerator[tuple[B, R | Exception], None]:
     """Run a batch that has failed once, in parts; each product is in exactly one part.
 
     Args:

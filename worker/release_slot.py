@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import asyncio
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from worker.announcement import Announcement, CanaryReturn, Role
@@ -20,17 +21,19 @@ class Slot:
         role: what the release does.
         announced: what the control topic says; None: nothing, or that there is none.
         serving: what is loaded and serves.
-        share: of the products, that it was last given.
+        served: the announcement that this was loaded for; None where the settings name it.
         ended: the return that ends an announcement, once one is known.
         note: what goes on, for a person.
+        news: set when something else may be wanted.
     """
 
     role: Role
     announced: Announcement | None = None
     serving: Serving | None = None
-    share: float = 0.0
+    served: Announcement | None = None
     ended: CanaryReturn | None = None
     note: str = ""
+    news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def returned(self) -> str | None:
@@ -50,7 +53,7 @@ class Slot:
             return False
         return manifest_sha256 in (None, self.serving.release.manifest_sha256)
 
-    def active(self) -> dict[str, Any] | None:
+    def release(self) -> dict[str, Any] | None:
         """What serves, as JSON takes it."""
         if self.serving is None:
             return None
@@ -73,7 +76,7 @@ class Slot:
         if self.announced is None and self.serving is None:
             return None
         return {
-            "serving": self.active(),
+            "serving": self.release(),
             "announced": self.announcement(),
             "returned": self.returned,
             "note": self.note,

@@ -15,6 +15,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from aiokafka import ConsumerRecord
 from mode import Service
 
 from worker.announcement import RETURN_KEY, ROLES, Announcement, CanaryReturn, Role, role_key
@@ -32,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 # A refusal may be the network's fault; looking again once a minute costs nothing.
 _RETRY_REFUSED_S = 60.0
-_RETRY_TELL_S = 1.0
+_RETRY_TELL_S = 5.0
 _KEPT_REFUSALS = 5
 
 
@@ -85,13 +86,12 @@ class ReleaseControl(Service):
         self._refusals: deque[dict[str, str]] = deque(maxlen=_KEPT_REFUSALS)
         self._returns: asyncio.Queue[CanaryReturn] = asyncio.Queue()
         self._read_whole = False
-        self._news = asyncio.Event()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     @property
     def is_loading(self) -> bool:
         """Whether a thread still loads a release, even after the service was stopped."""
-        return self._thread is not None and self._thread.is_alive()
+        return any(thread.is_alive() for thread in self._threads)
 
     def not_ready(self) -> list[str]:
         """Why no release is served; empty when one is."""
@@ -100,7 +100,7 @@ class ReleaseControl(Service):
     def status(self) -> dict[str, Any]:
         """What is active, announced and refused, as JSON takes it."""
         return {
-            "active": self._active.active(),
+            "active": self._active.release(),
             "pinned": mask(self._pinned) if self._pinned is not None else None,
             "announced": self._active.announcement(),
             "note": self._note(),
@@ -113,18 +113,20 @@ class ReleaseControl(Service):
     def return_canary(self, serving: Serving, reason: str) -> None:
         """Give a canary up, here at once and everywhere by the control topic."""
         slot = self._slots["canary"]
-        if slot.serving is not serving or slot.announced is None:
-            return  # another has been announced meanwhile
-        announced = slot.announced
-        slot.ended = CanaryReturn(
-            manifest_sha256=announced.manifest_sha256,
-            announced_at=announced.announced_at,
+        # The announcement that it was loaded for: a newer one may be loading, and is another try.
+        if slot.serving is not serving or slot.served is None:
+            return
+        ended = CanaryReturn(
+            manifest_sha256=slot.served.manifest_sha256,
+            announced_at=slot.served.announced_at,
             reason=reason,
         )
         _log.error("canary %s given up: %s", serving.release.id, reason)
         self._metrics.returned_canaries.inc()
+        if slot.announced is not None and ended.ends(slot.announced):
+            slot.ended = ended
         self._end(slot)
-        self._returns.put_nowait(slot.ended)
+        self._returns.put_nowait(ended)
 
     def _masks_status(self) -> dict[str, Any]:
         masks = self._active.serving.masks if self._active.serving is not None else None
@@ -148,51 +150,76 @@ class ReleaseControl(Service):
 
     def _read(self, latest: Latest) -> None:
         """The topic is read to its end, and this is what is new."""
-        before = {role: slot.wanted for role, slot in self._slots.items()}
         first, self._read_whole = not self._read_whole, True
         for role, slot in self._slots.items():
+            before = slot.wanted
             if (record := latest.get(role_key(role))) is not None:
-                where = f"{record.topic}[{record.partition}] offset {record.offset}"
-                try:
-                    slot.announced = Announcement.from_json(record.value) if record.value else None
-                except ReleaseError as error:
-                    self._refuse(slot, where, error)
-                else:
-                    said = slot.announced.release if slot.announced else "none"
-                    _log.info("announced as %s at %s: %s", role, where, said)
-        if (record := latest.get(RETURN_KEY)) is not None and record.value:
-            canary = self._slots["canary"]
-            try:
-                canary.ended = CanaryReturn.from_json(record.value)
-            except ReleaseError as error:
-                self._refuse(canary, f"{record.topic} offset {record.offset}", error)
-        after = {role: slot.wanted for role, slot in self._slots.items()}
-        if self._pinned is None and (first or before != after):
-            self._news.set()
+                self._read_announcement(slot, record)
+            if role == "canary" and (record := latest.get(RETURN_KEY)) is not None:
+                self._read_return(slot, record)
+            if self._pinned is None and (first or slot.wanted != before):
+                if slot is not self._active and slot.wanted is None:
+                    self._end(slot)  # at once, whatever is being loaded
+                slot.news.set()
+
+    def _read_announcement(
+        self, slot: Slot, record: ConsumerRecord[bytes | None, bytes | None]
+    ) -> None:
+        where = f"{record.topic}[{record.partition}] offset {record.offset}"
+        try:
+            announced = Announcement.from_json(record.value) if record.value else None
+            if slot.role == "canary" and announced is not None and announced.share >= 1:
+                raise ReleaseError(
+                    "a canary's share must be below 1, or there is nothing to compare it with"
+                )
+        except ReleaseError as error:
+            self._refuse(slot, where, error)
+            return
+        slot.announced = announced
+        _log.info(
+            "announced as %s at %s: %s",
+            slot.role,
+            where,
+            announced.release if announced else "none",
+        )
+
+    def _read_return(self, slot: Slot, record: ConsumerRecord[bytes | None, bytes | None]) -> None:
+        if not record.value:
+            return
+        try:
+            ended = CanaryReturn.from_json(record.value)
+        except ReleaseError as error:
+            self._refuse(slot, f"{record.topic} offset {record.offset}", error)
+            return
+        # An older canary's return must not make this one forget its own.
+        if slot.announced is not None and ended.ends(slot.announced):
+            slot.ended = ended
 
     @Service.task
     async def _load(self) -> None:
+        await asyncio.gather(*(self._keep(slot) for slot in self._slots.values()))
+
+    async def _keep(self, slot: Slot) -> None:
         while not self.should_stop:
-            is_settled = True
-            for slot in self._slots.values():
-                is_settled &= await self._settle(slot)
+            is_settled = await self._settle(slot)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), None if is_settled else _RETRY_REFUSED_S)
-            self._news.clear()
+                await asyncio.wait_for(slot.news.wait(), None if is_settled else _RETRY_REFUSED_S)
+            slot.news.clear()
 
     async def _settle(self, slot: Slot) -> bool:
         """Bring a role to what is wanted; False where its release is refused."""
-        if slot is self._active and self._pinned is not None:
-            return slot.serves(None) or await self._load_one(slot, self._pinned, None, 1.0)
-        wanted = slot.wanted if self._pinned is None else None
+        if self._pinned is not None:
+            if slot is not self._active:
+                slot.note = "SORTIMENT_RELEASE overrules it"
+                return True
+            return slot.serves(None) or await self._load_one(slot, self._pinned, None)
+        wanted = slot.wanted
         if wanted is not None:
             if not slot.serves(wanted.manifest_sha256):
-                return await self._load_one(
-                    slot, wanted.address, wanted.manifest_sha256, wanted.share
-                )
+                return await self._load_one(slot, wanted.address, wanted)
+            if slot.served != wanted:
+                self._serve(slot, slot.serving, wanted)
             slot.note = "serving"
-            if slot.share != wanted.share:
-                self._serve(slot, slot.serving, wanted.share)
         elif slot is not self._active:
             self._end(slot)
         elif slot.serving is None and self._read_whole:
@@ -203,7 +230,7 @@ class ReleaseControl(Service):
     def _end(self, slot: Slot) -> None:
         """A role beside the active one is nobody's any more."""
         if slot.serving is not None:
-            self._serve(slot, None, 0.0)
+            self._serve(slot, None, None)
             _log.info("%s ended", slot.role)
         slot.note = f"given up: {slot.returned}" if slot.returned is not None else "ended"
 
@@ -217,37 +244,43 @@ class ReleaseControl(Service):
             text += f"; refused {last['what']}: {last['reason']}"
         return text
 
-    async def _load_one(
-        self, slot: Slot, address: str, manifest_sha256: str | None, share: float
-    ) -> bool:
-        """Load beside what is served, and swap; False where the release is refused."""
+    async def _load_one(self, slot: Slot, address: str, wanted: Announcement | None) -> bool:
+        """Load beside what is served, and swap; False where the release is refused.
+
+        Args:
+            wanted: None: what the settings name.
+        """
         before = slot.serving
-        serving = next(
-            (
-                other.serving
-                for other in self._slots.values()
-                if manifest_sha256 is not None and other.serves(manifest_sha256)
-            ),
-            None,
-        )
+        digest = wanted.manifest_sha256 if wanted is not None else None
+        serving = self._loaded(digest)
         if serving is None:
             slot.note = f"loading the release at {mask(address)}{_beside(slot)}"
             _log.info("%s", slot.note)
             try:
-                serving = await self._on_thread(lambda: self._loader.load(address, manifest_sha256))
+                serving = await self._on_thread(lambda: self._loader.load(address, digest))
             except Exception as error:  # noqa: BLE001
                 # A release comes from outside and may fail in any way; the worker must outlive it.
                 self._refuse(slot, address, error)
                 return False
-        self._serve(slot, serving, share)
+        if self._pinned is None and slot.wanted != wanted:
+            slot.news.set()  # overtaken while it was loaded
+            return True
+        self._serve(slot, serving, wanted)
         slot.note = "serving"
         if before is not None:
             _log.info("swapped: %s after %s", serving.release.id, before.release.id)
         return True
 
-    def _serve(self, slot: Slot, serving: Serving | None, share: float) -> None:
-        slot.serving, slot.share = serving, share
-        self._take(slot.role, serving, share)
+    def _loaded(self, manifest_sha256: str | None) -> Serving | None:
+        """What serves this release in any role: it is held in memory once."""
+        if manifest_sha256 is None:
+            return None
+        servings = (s.serving for s in self._slots.values() if s.serves(manifest_sha256))
+        return next(servings, None)
+
+    def _serve(self, slot: Slot, serving: Serving | None, served: Announcement | None) -> None:
+        slot.serving, slot.served = serving, served
+        self._take(slot.role, serving, served.share if served is not None else 1.0)
 
     async def _on_thread(self, load: Callable[[], Serving]) -> Serving:
         # Not an executor's thread: these are waited for at exit, and a fetch may take minutes.
@@ -260,15 +293,18 @@ class ReleaseControl(Service):
             except BaseException as error:  # noqa: BLE001  raised again where it is awaited
                 loaded.set_exception(error)
 
-        self._thread = threading.Thread(target=work, name="load release", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=work, name="load release", daemon=True)
+        self._threads = [*(each for each in self._threads if each.is_alive()), thread]
+        thread.start()
         return await asyncio.wrap_future(loaded)
 
     @Service.task
     async def _tell_returns(self) -> None:
+        canary = self._slots["canary"]
         while not self.should_stop:
             ended = await self._returns.get()
-            while not self.should_stop:
+            # One that another announcement has overtaken would hide the return of that one.
+            while canary.announced is not None and ended.ends(canary.announced):
                 try:
                     await self._tell(ended)
                     break

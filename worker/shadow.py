@@ -1,8 +1,9 @@
 """A second release scores a share of the products again, when the model has nothing else to do.
 
-Nothing here holds a product up or fails one: what there is no time for is dropped and counted, and
-so is what the shadow release cannot answer. Its events are written as well as may be, outside of
-any transaction: after a crash some are missing or come again, under the same event id.
+No product waits for it longer than for one small batch, and none fails by it: what there is no time
+for is dropped and counted, and so is what the shadow release cannot answer. Its events are written
+as well as may be, outside of any transaction: after a crash some are missing or come again, under
+the same event id.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -23,7 +25,7 @@ from worker.comparison import Comparison, compare
 from worker.events import Window
 from worker.inference import Batch
 from worker.kafka import KafkaConfig
-from worker.lanes import Result
+from worker.lanes import Result, event_bytes
 from worker.metrics import Metrics
 from worker.model_stage import ModelStage
 from worker.preparing import prepare_window
@@ -34,10 +36,14 @@ __all__ = ["Shadow", "ShadowConfig"]
 
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+# Topic, partition and offset of an input event.
+_Place: TypeAlias = tuple[str, int, int]
+
 # One shadow batch may be in a live batch's way: a small one.
 _MAX_BATCH = 64
 _RETRY_S = 5.0
-_CLOSE_S = 2.0
+_CLOSE_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,15 +52,21 @@ class ShadowConfig:
 
     Attributes:
         topic: of the comparisons.
-        max_waiting: products that may wait for the model; beyond it the newest are dropped.
+        max_waiting, max_waiting_bytes: products that may wait for the model, and the size of their
+            events; beyond it the newest are dropped.
     """
 
     topic: str = "product-shadow"
     max_waiting: int = 2_048
+    max_waiting_bytes: int = 32 * 1024 * 1024
 
 
 class Shadow:
-    """The shadow release and the products that wait for it."""
+    """The shadow release and the products that wait for it.
+
+    Args:
+        is_allowed: asked before each batch; where it says no, the batch is dropped.
+    """
 
     def __init__(
         self,
@@ -62,6 +74,7 @@ class Shadow:
         kafka: KafkaConfig,
         batching: BatchingConfig,
         model: ModelStage,
+        is_allowed: Callable[[], bool],
         metrics: Metrics,
     ) -> None:
         self._config = config
@@ -70,12 +83,15 @@ class Shadow:
             batching, max_batch_products=min(_MAX_BATCH, batching.max_batch_products)
         )
         self._model = model
+        self._is_allowed = is_allowed
         self._metrics = metrics
         self._serving: Serving | None = None
         self._sample = Sample("", 0.0)
         self._waiting: deque[tuple[Window, list[Result]]] = deque()
         self._num_waiting = 0
+        self._num_waiting_bytes = 0
         self._news = asyncio.Event()
+        self._scoring: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shadow")
         self._producer: AIOKafkaProducer | None = None
         self._last_error: str | None = None
@@ -85,21 +101,33 @@ class Shadow:
         self._serving = serving
         self._sample = Sample("shadow", share if serving is not None else 0.0)
         self._waiting.clear()
-        self._num_waiting = 0
+        self._num_waiting = self._num_waiting_bytes = 0
+        if self._scoring is not None:
+            self._scoring.cancel()  # it may wait for long, and would hold the release before
         self._metrics.shadow_share.set(self._sample.share)
 
     def offer(self, batch: Batch, results: Sequence[Result]) -> None:
         """Products that the active release, or a canary, has answered."""
         if self._serving is None or batch.serving is self._serving:
             return
-        rows = [row for row, record in enumerate(batch.records) if self._sample.has(record)]
+        rows = [
+            row
+            for row, (record, lane) in enumerate(zip(batch.records, batch.lanes, strict=True))
+            if self._sample.has(record) and record.offset not in lane.deaths
+        ]
         if not rows:
             return
-        if self._num_waiting + len(rows) > self._config.max_waiting:
+        window = batch.window().part(rows)
+        num_bytes = _num_bytes(window)
+        if (
+            self._num_waiting + len(rows) > self._config.max_waiting
+            or self._num_waiting_bytes + num_bytes > self._config.max_waiting_bytes
+        ):
             self._metrics.shadow_products.labels("dropped").inc(len(rows))
             return
-        self._waiting.append((batch.window().part(rows), [results[row] for row in rows]))
+        self._waiting.append((window, [results[row] for row in rows]))
         self._num_waiting += len(rows)
+        self._num_waiting_bytes += num_bytes
         self._news.set()
 
     def status(self) -> dict[str, Any] | None:
@@ -115,36 +143,59 @@ class Shadow:
 
     async def run(self) -> None:
         """Score what waits, for ever."""
-        while True:
-            while not self._waiting:
-                self._news.clear()
-                await self._news.wait()
-            window, results = self._waiting.popleft()
-            self._num_waiting -= len(window)
-            serving = self._serving
-            if serving is not None:
-                await self._score(serving, window, results)
+        try:
+            while True:
+                while not self._waiting:
+                    self._news.clear()
+                    await self._news.wait()
+                self._scoring = asyncio.create_task(self._score_next(), name="shadow: score")
+                await asyncio.wait({self._scoring})
+                self._scoring = None
+        finally:
+            if self._scoring is not None:
+                self._scoring.cancel()
 
     async def stop(self) -> None:
         """Give thread and producer up."""
         self._thread.shutdown(wait=False, cancel_futures=True)
         await self._close_producer()
 
-    async def _score(self, serving: Serving, window: Window, results: list[Result]) -> None:
-        loop = asyncio.get_running_loop()
+    async def _score_next(self) -> None:
+        window, results = self._waiting.popleft()
+        self._num_waiting -= len(window)
+        self._num_waiting_bytes -= _num_bytes(window)
+        serving = self._serving
+        if serving is None:
+            return
         active = {_place(each): each for each in results}
+        prepare = partial(prepare_window, serving, window, self._batching)
         try:
-            preparation = await loop.run_in_executor(
-                self._thread, prepare_window, serving, window, self._batching
-            )
-            self._metrics.shadow_products.labels("failed").inc(len(preparation.dead))
-            for batch in preparation.batches:
-                scored = await self._model.run_beside(batch)
-                compared = await loop.run_in_executor(self._thread, _compared, scored, active)
-                await self._write(compared)
-        except Exception as error:  # noqa: BLE001  a shadow may fail in any way, and nothing else by it
-            self._metrics.shadow_products.labels("failed").inc(len(window))
-            self._note(f"{type(error).__name__}: {error}")
+            preparation = await self._on_thread(prepare)
+        except Exception as error:  # noqa: BLE001  a shadow may fail in any way
+            self._failed(len(window), error)
+            return
+        self._metrics.shadow_products.labels("failed").inc(len(preparation.dead))
+        for batch in preparation.batches:
+            await self._score(batch, active)
+
+    async def _score(self, batch: Batch, active: dict[_Place, Result]) -> None:
+        try:
+            scored = await self._model.run_beside(batch, self._is_allowed)
+            if scored is None:
+                self._metrics.shadow_products.labels("dropped").inc(len(batch))
+                return
+            compared = await self._on_thread(partial(_compared, scored, active))
+        except Exception as error:  # noqa: BLE001  a shadow may fail in any way
+            self._failed(len(batch), error)
+        else:
+            await self._write(compared)
+
+    async def _on_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    def _failed(self, num_products: int, error: Exception) -> None:
+        self._metrics.shadow_products.labels("failed").inc(num_products)
+        self._note(f"{type(error).__name__}: {error}")
 
     async def _write(self, compared: list[tuple[Result, Comparison]]) -> None:
         for _, each in compared:
@@ -199,13 +250,14 @@ class Shadow:
         self._last_error = what
 
 
-def _compared(
-    scored: Scored, active: dict[tuple[str, int, int], Result]
-) -> list[tuple[Result, Comparison]]:
-    results = scored.assemble()
-    pairs = [(active[_place(each)], each) for each in results]
+def _compared(scored: Scored, active: dict[_Place, Result]) -> list[tuple[Result, Comparison]]:
+    pairs = [(active[_place(each)], each) for each in scored.assemble()]
     return [(ours, compare(ours, theirs)) for ours, theirs in pairs]
 
 
-def _place(result: Result) -> tuple[str, int, int]:
+def _place(result: Result) -> _Place:
     return result.record.topic, result.record.partition, result.record.offset
+
+
+def _num_bytes(window: Window) -> int:
+    return sum(map(event_bytes, window.records))

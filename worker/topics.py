@@ -181,7 +181,9 @@ async def _create_missing(
     if wanted.name in await _partitions(admin):
         return
     if not topics.create:
-        raise ConfigError([_missing(wanted.name)])
+        raise ConfigError(
+            [f"topic {wanted.name} is missing and SORTIMENT_CREATE_TOPICS is false: create it"]
+        )
     await _create(admin, topics, [wanted])
 
 
@@ -212,7 +214,13 @@ async def _ensure(admin: AIOKafkaAdminClient, topics: TopicsConfig) -> TopicFact
     before = await _partitions(admin)
     missing = [name for name in topics.names if name not in before]
     if missing and not topics.create:
-        raise ConfigError([_missing(name) for name in missing])
+        raise ConfigError(
+            [
+                f"topic {name} is missing and SORTIMENT_CREATE_TOPICS is false: create it, "
+                "or let the worker"
+                for name in missing
+            ]
+        )
     await _create(admin, topics, [t for t in _first(topics) if t.name in missing])
     # The others follow the input's real limit, which may be another than the setting.
     limit = _limit(topics, await _configs(admin, [topics.input]))
@@ -234,13 +242,6 @@ async def _ensure(admin: AIOKafkaAdminClient, topics: TopicsConfig) -> TopicFact
         max_event_bytes=limit,
         created=tuple(missing),
         differences=differences,
-    )
-
-
-def _missing(name: str) -> str:
-    return (
-        f"topic {name} is missing and SORTIMENT_CREATE_TOPICS is false: create it, "
-        "or let the worker"
     )
 
 

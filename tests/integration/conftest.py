@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,12 +13,13 @@ from models.noop import noop_release
 from models.release import Release
 from models.taxonomy import Taxonomy
 from tests.catalog import small_taxonomy
+from tests.control_reader import Control
 from tests.ledger import Outputs
 from tests.services import TopicReader, WorkerTopics
 from tests.streams import Group, Inputs
 from worker.kafka import KafkaConfig
 from worker.local.kafka import LocalKafka
-from worker.topics import TopicsConfig
+from worker.topics import TopicsConfig, ensure_topics
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +56,23 @@ def names(worker_topics: WorkerTopics) -> TopicsConfig:
         control=worker_topics.control_topic,
         partitions=3,
     )
+
+
+@pytest.fixture
+async def control(
+    config: KafkaConfig, names: TopicsConfig, tmp_path: Path
+) -> AsyncIterator[Callable[..., Control]]:
+    """``control(pinned=None)`` makes a reader of the control topic, stopped at the end."""
+    await ensure_topics(config, names)
+    made: list[Control] = []
+
+    def make(pinned: str | None = None) -> Control:
+        made.append(Control(config, names.control, tmp_path / "cache", pinned))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.service.stop()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,66 +10,13 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from models.release import Release
-from tests.polling import until
+from tests.control_reader import Control
 from worker.announce import publish, verify
-from worker.announcement import Announcement, CanaryReturn, Role, role_key
+from worker.announcement import Announcement, role_key
 from worker.errors import ReleaseError
 from worker.kafka import KafkaConfig
-from worker.masks import MaskCacheConfig
-from worker.metrics import Metrics
-from worker.releases import ReleaseControl
-from worker.serving import InferenceConfig, Serving, ServingLoader
-from worker.topics import TopicsConfig, ensure_topics
-
-
-class Control:
-    """A reader of the control topic and what it has handed over."""
-
-    def __init__(
-        self, kafka: KafkaConfig, topic: str, cache: Path, pinned: str | None = None
-    ) -> None:
-        self.metrics = Metrics()
-        self.served: list[Serving] = []
-        config = InferenceConfig(device="cpu", torch_threads=1, release_cache=cache)
-        loader = ServingLoader(config, MaskCacheConfig(), self.metrics)
-
-        def take(role: Role, serving: Serving | None, share: float = 1.0) -> None:
-            assert role == "active"
-            assert serving is not None
-            self.served.append(serving)
-
-        async def tell(ended: CanaryReturn) -> None:
-            raise AssertionError(f"no canary here: {ended}")
-
-        self.service = ReleaseControl(kafka, topic, loader, take, tell, self.metrics, pinned=pinned)
-
-    async def until(self, is_so: Callable[[], bool]) -> None:
-        await until(lambda: None if is_so() else self.note, 60, "what the reader tells")
-
-    @property
-    def note(self) -> str:
-        return str(self.service.status()["note"])
-
-    @property
-    def refusals(self) -> float:
-        (metric,) = self.metrics.refused_releases.collect()
-        return metric.samples[0].value
-
-
-@pytest.fixture
-async def control(
-    config: KafkaConfig, names: TopicsConfig, tmp_path: Path
-) -> AsyncIterator[Callable[..., Control]]:
-    await ensure_topics(config, names)
-    made: list[Control] = []
-
-    def make(pinned: str | None = None) -> Control:
-        made.append(Control(config, names.control, tmp_path / "cache", pinned))
-        return made[-1]
-
-    yield make
-    for one in made:
-        await one.service.stop()
+from worker.serving import InferenceConfig
+from worker.topics import TopicsConfig
 
 
 async def test_the_last_announcement_is_served(

@@ -13,11 +13,13 @@ from models.noop import noop_release
 from models.taxonomy import Taxonomy
 from tests.brittle import BrittleEncoder, brittle
 from tests.catalog import products
+from tests.factories import record
 from tests.hot_path_runs import HotPathRun, load_serving, sample
 from tests.ledger import Outputs, audit
 from tests.polling import until
 from tests.services import TopicReader, Topics
 from tests.streams import Group, Inputs, make_topic
+from worker.rollout import Sample
 
 ReadOutputs = Callable[[], Awaitable[Outputs]]
 
@@ -135,7 +137,10 @@ async def test_a_share_is_compared_and_no_more_once_it_is_taken_back(
         run.hot_path.take_release("shadow", load_serving(second), 0.2)
         await inputs.send(products(NUM))
         await group.caught_up()
-        await settled(run, 1)
+        chosen = Sample("shadow", 0.2)
+        expected = sum(chosen.has(record(key=key)) for key, _ in inputs.events.values())
+        assert 0 < expected < NUM
+        await settled(run, expected)
         assert run.hot_path.status()["shadow"]["share"] == 0.2
         run.hot_path.take_release("shadow", None)
         assert run.hot_path.status()["shadow"] is None
@@ -143,4 +148,27 @@ async def test_a_share_is_compared_and_no_more_once_it_is_taken_back(
         await group.caught_up()
         compared = sample(run.metrics, "shadow_products_total", outcome="compared")
 
-    assert 0 < compared < NUM / 2
+    assert compared == expected
+
+
+async def test_nothing_is_scored_again_while_a_death_is_not_cleared_up(
+    settings: dict[str, object],
+    noop: Path,
+    second: Path,
+    inputs: Inputs,
+    group: Group,
+) -> None:
+    async with HotPathRun(settings, load_serving(noop)) as run:
+        run.hot_path.take_release("shadow", load_serving(second), 1.0)
+        # As of an offset that is still to come.
+        lane = next(iter(run.lanes.values()))
+        lane.deaths[10_000] = 1
+        await inputs.send(products(NUM))
+        await group.caught_up()
+        await settled(run, NUM)
+        assert sample(run.metrics, "shadow_products_total", outcome="dropped") == NUM
+        lane.deaths.clear()
+        await inputs.send(products(NUM, start=NUM))
+        await group.caught_up()
+        await settled(run, 2 * NUM)
+        assert sample(run.metrics, "shadow_products_total", outcome="compared") == NUM
