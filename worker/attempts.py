@@ -13,7 +13,7 @@ import logging
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from worker.metrics import Metrics
+from worker.redis_faults import is_foreign_value, told
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
@@ -35,6 +36,7 @@ __all__ = ["Attempts", "AttemptsConfig"]
 _log = logging.getLogger(__name__)
 
 _OFFSET = np.dtype("<i8")
+_MAX_DIGITS = 19
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +73,8 @@ class Attempts:
         self._away_until_s = 0.0
         self._is_away = False
         self._noted: dict[str, set[TopicPartition]] = {}  # by stage
+        # By stage: left while Redis was away, so that their notes are still there.
+        self._owed: defaultdict[str, set[TopicPartition]] = defaultdict(set)
         self._client: redis.asyncio.Redis | None = None
         if config.redis_url is not None:
             timeout_s = config.redis_timeout_ms / 1000
@@ -80,6 +84,13 @@ class Attempts:
                 socket_connect_timeout=timeout_s,
                 retry=Retry(NoBackoff(), 0),
             )
+
+    @property
+    def state(self) -> str:
+        """``not set``, ``in use`` or ``away``."""
+        if self._client is None:
+            return "not set"
+        return "away" if self._is_away else "in use"
 
     async def opened(self, partition: TopicPartition) -> dict[int, int]:
         """Count what a partition's former owners left noted; attempts by offset, 1 and more."""
@@ -101,7 +112,7 @@ class Attempts:
         answers = await self._run("count", count)
         if answers is None:
             return {}
-        return {int(offset): int(number) for offset, number in answers[-1].items()}
+        return _numbers(answers[-1])
 
     async def enter(
         self, stage: str, records: Iterable[ConsumerRecord[bytes | None, bytes | None]]
@@ -111,38 +122,48 @@ class Attempts:
         for record in records:
             offsets[TopicPartition(record.topic, record.partition)].append(record.offset)
         self._noted[stage] = set(offsets)
+        owed = self._owed[stage].difference(offsets)  # the others are written over
 
         def note(pipeline: Pipeline) -> None:
+            self._erase(pipeline, {stage: owed})
             for partition, numbers in offsets.items():
                 key = self._key(partition, "running")
                 packed = np.asarray(numbers, dtype=_OFFSET).tobytes()
                 pipeline.hset(key, self._field(stage), packed)
                 pipeline.expire(key, self._config.ttl_s)
 
-        await self._run("note", note)
+        if await self._run("note", note) is not None:
+            self._owed[stage].clear()
 
     async def leave(self, stage: str) -> None:
         """Take the note of a stage back: its events are through."""
-        await self._take_back({stage: self._noted.pop(stage, set())})
+        self._owed[stage] |= self._noted.pop(stage, set())
+        await self._take_back({stage: set(self._owed[stage])})
 
     async def withdraw(self, partitions: Collection[TopicPartition] | None = None) -> None:
         """Take back all notes, or those of partitions that go to another worker unharmed."""
-        gone = {
-            stage: noted if partitions is None else noted.intersection(partitions)
-            for stage, noted in self._noted.items()
-        }
-        for stage, those in gone.items():
-            self._noted[stage] = self._noted[stage] - those
-        await self._take_back(gone)
+        for stage, noted in self._noted.items():
+            gone = noted if partitions is None else noted.intersection(partitions)
+            self._noted[stage] = noted - gone
+            self._owed[stage] |= gone
+        await self._take_back(
+            {
+                stage: set(owed) if partitions is None else owed.intersection(partitions)
+                for stage, owed in self._owed.items()
+            }
+        )
 
-    async def _take_back(self, noted: Mapping[str, Collection[TopicPartition]]) -> None:
-        def take_back(pipeline: Pipeline) -> None:
-            for stage, partitions in noted.items():
-                for partition in partitions:
-                    pipeline.hdel(self._key(partition, "running"), self._field(stage))
+    async def _take_back(self, owed: Mapping[str, Collection[TopicPartition]]) -> None:
+        if not any(owed.values()):
+            return
+        if await self._run("take back", lambda pipeline: self._erase(pipeline, owed)) is not None:
+            for stage, partitions in owed.items():
+                self._owed[stage].difference_update(partitions)
 
-        if any(noted.values()):
-            await self._run("take back", take_back)
+    def _erase(self, pipeline: Pipeline, noted: Mapping[str, Collection[TopicPartition]]) -> None:
+        for stage, partitions in noted.items():
+            for partition in partitions:
+                pipeline.hdel(self._key(partition, "running"), self._field(stage))
 
     async def forget(self, partition: TopicPartition, offsets: Collection[int]) -> None:
         """Drop the counts of offsets that are delivered."""
@@ -161,17 +182,20 @@ class Attempts:
     def _field(self, stage: str) -> str:
         return f"{self._worker}:{stage}"
 
-    async def _run(self, what: str, fill: Any) -> list[Any] | None:
-        """One pipeline, one round trip; None where Redis does not answer."""
+    async def _run(self, what: str, fill: Callable[[Pipeline], object]) -> list[Any] | None:
+        """One pipeline, one round trip; None where Redis does not answer, or refuses a command."""
         if self._client is None or time.monotonic() < self._away_until_s:
             return None
         try:
-            async with (
-                asyncio.timeout(2 * self._config.redis_timeout_ms / 1000),  # names, too, resolve
-                self._client.pipeline(transaction=False) as pipeline,
-            ):
-                fill(pipeline)
-                answers: list[Any] = await pipeline.execute()
+            async with asyncio.timeout(2 * self._config.redis_timeout_ms / 1000):  # names resolve
+                answers, foreign = await self._execute(self._client, fill)
+                if foreign:
+                    await self._client.delete(*foreign)
+                    answers, _ = await self._execute(self._client, fill)
+            refusals = (each for each in answers if isinstance(each, RedisError))
+            if (refusal := next(refusals, None)) is not None:
+                self._failed(what, refusal)
+                return None
         except (RedisError, OSError, TimeoutError) as error:
             self._failed(what, error)
             return None
@@ -180,19 +204,47 @@ class Attempts:
             _log.warning("Redis is back: attempts are counted again")
         return answers
 
+    async def _execute(
+        self, client: redis.asyncio.Redis, fill: Callable[[Pipeline], object]
+    ) -> tuple[list[Any], set[str]]:
+        """Answers, refusals among them; and the keys of ours that hold what is not ours."""
+        async with client.pipeline(transaction=False) as pipeline:
+            fill(pipeline)
+            commands = list(pipeline.command_stack)
+            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        foreign = {
+            str(arguments[1])
+            for (arguments, _), answer in zip(commands, answers, strict=True)
+            if is_foreign_value(answer)
+        }
+        if foreign:
+            self._metrics.redis_foreign_values.inc(len(foreign))
+            _log.warning(
+                "%d keys in Redis hold no attempts: deleted; first: %s", len(foreign), min(foreign)
+            )
+        return answers, foreign
+
     def _failed(self, what: str, error: Exception) -> None:
         self._metrics.redis_errors.inc()
         self._away_until_s = time.monotonic() + self._config.redis_retry_s
         if not self._is_away:
             self._is_away = True
-            # The class name only: a message may quote the address with its password.
             _log.warning(
                 "Redis could not %s attempts (%s): not counting for now, next try in %g s; a "
                 "product that kills the process would not be found out",
                 what,
-                type(error).__name__,
+                told(error),
                 self._config.redis_retry_s,
             )
+
+
+def _numbers(counts: Mapping[bytes, bytes]) -> dict[int, int]:
+    """Attempts by offset; what is no number of 64 bits is not ours."""
+    return {
+        int(offset): int(number)
+        for offset, number in counts.items()
+        if all(text.isdigit() and len(text) <= _MAX_DIGITS for text in (offset, number))
+    }
 
 
 def _unpacked(note: bytes) -> list[int]:

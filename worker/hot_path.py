@@ -153,6 +153,7 @@ class HotPath(Service):
                 "batches": self._model.num_waiting,
                 "model_busy": self._model.is_busy,
             },
+            "attempts": self._attempts.state,
             "delivery": self._delivery.status(),
             "draining": self._draining,
             "breaker": {"state": self._faults.state, "why": self._faults.why()},

@@ -24,6 +24,7 @@ from redis.retry import Retry
 from models.labels import DeviceMasks, LabelSpace, pack_mask, unpack_mask
 from models.taxonomy import Taxonomy, compile_mask
 from worker.metrics import Metrics
+from worker.redis_faults import told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,7 +92,10 @@ class MaskMemory:
 
 
 class RedisMasks:
-    """Packed masks in Redis. Every failure is a miss, counted and said once per outage."""
+    """Packed masks in Redis. Every failure is a miss, counted and said once per outage.
+
+    One that answers and takes no writes (full, a replica) goes on being read.
+    """
 
     def __init__(self, config: MaskCacheConfig, metrics: Metrics) -> None:
         assert config.redis_url is not None
@@ -106,7 +110,16 @@ class RedisMasks:
         self._config = config
         self._metrics = metrics
         self._away_until_s = 0.0
+        self._refuses_until_s = 0.0
+        self._refuses_writes = False
         self.is_away = False
+
+    @property
+    def state(self) -> str:
+        """``in use``, ``away`` or ``takes no writes``."""
+        if self.is_away:
+            return "away"
+        return "takes no writes" if self._refuses_writes else "in use"
 
     def read(self, keys: Sequence[str]) -> list[bytes | None]:
         """One answer a key; all None while Redis is away."""
@@ -122,15 +135,21 @@ class RedisMasks:
 
     def write(self, masks: dict[str, bytes]) -> None:
         """Keep masks for the other workers, in one pipeline."""
-        if time.monotonic() < self._away_until_s:
+        if time.monotonic() < max(self._away_until_s, self._refuses_until_s):
             return
         try:
             with self._client.pipeline(transaction=False) as pipeline:
                 for key, packed in masks.items():
                     pipeline.set(key, packed, ex=self._config.redis_ttl_s or None)
                 pipeline.execute()
+        except redis.ResponseError as error:
+            self._refused(error)
         except redis.RedisError as error:
             self._failed("write", error)
+        else:
+            if self._refuses_writes:
+                _log.info("Redis takes writes again")
+            self._refuses_writes = False
 
     def close(self) -> None:
         """Give the connections back."""
@@ -140,14 +159,24 @@ class RedisMasks:
         self._metrics.redis_errors.inc()
         self._away_until_s = time.monotonic() + self._config.redis_retry_s
         if not self.is_away:
-            # The class name only: a message may quote the address with its password.
             _log.warning(
                 "Redis %s failed (%s): going on from memory and the release, next try in %g s",
                 what,
-                type(error).__name__,
+                told(error),
                 self._config.redis_retry_s,
             )
         self.is_away = True
+
+    def _refused(self, error: redis.ResponseError) -> None:
+        self._metrics.redis_errors.inc()
+        self._refuses_until_s = time.monotonic() + self._config.redis_retry_s
+        if not self._refuses_writes:
+            _log.warning(
+                "Redis takes no masks (%s): those that it has are read, next try in %g s",
+                told(error),
+                self._config.redis_retry_s,
+            )
+        self._refuses_writes = True
 
     def _back(self) -> None:
         if self.is_away:
@@ -186,6 +215,7 @@ class MaskCache:
         self._memory = memory
         self._remote = remote
         self._lookups = metrics.mask_lookups
+        self._foreign = metrics.redis_foreign_values
         self._ids = tuple(taxonomy.categories)
         self._key_start = (
             f"{config.prefix}:{taxonomy.version}-{taxonomy_sha256[:16]}:{labels.hash}:"
@@ -232,9 +262,10 @@ class MaskCache:
         self._lookups.labels("memory").inc(sum(mask is not None for mask in masks))
         absent = [index for index, mask in enumerate(masks) if mask is None]
         if absent and self._remote is not None:
-            answers = self._remote.read([keys[index] for index in absent])
-            for index, packed in zip(absent, answers, strict=True):
-                masks[index] = self._unpacked(keys[index], packed)
+            asked = [keys[index] for index in absent]
+            unpacked = self._unpacked(asked, self._remote.read(asked))
+            for index, read_mask in zip(absent, unpacked, strict=True):
+                masks[index] = read_mask
             found = sum(masks[index] is not None for index in absent)
             self._lookups.labels("redis").inc(found)
         compiled: dict[str, bytes] = {}
@@ -251,14 +282,28 @@ class MaskCache:
             self._remote.write(compiled)
         self._grow(missing, complete)
 
-    def _unpacked(self, key: str, packed: bytes | None) -> NDArray[np.uint32] | None:
-        if packed is None:
-            return None
-        try:
-            return unpack_mask(packed, len(self._labels))
-        except ValueError as error:
-            _log.warning("mask %s in Redis is not one (%s): compiled and written anew", key, error)
-            return None
+    def _unpacked(
+        self, keys: Sequence[str], answers: Sequence[bytes | None]
+    ) -> list[NDArray[np.uint32] | None]:
+        """Masks of Redis's answers; None for none, and for what is not one."""
+        masks: list[NDArray[np.uint32] | None] = []
+        foreign = []
+        for key, packed in zip(keys, answers, strict=True):
+            mask = None
+            if packed is not None:
+                try:
+                    mask = unpack_mask(packed, len(self._labels))
+                except ValueError as error:
+                    foreign.append(f"{key} ({error})")
+            masks.append(mask)
+        if foreign:
+            self._foreign.inc(len(foreign))
+            _log.warning(
+                "%d masks in Redis are none: compiled and written anew; first: %s",
+                len(foreign),
+                foreign[0],
+            )
+        return masks
 
     def _grow(self, missing: NDArray[np.int64], masks: list[NDArray[np.uint32]]) -> None:
         first = self.num_resident

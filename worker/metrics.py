@@ -29,6 +29,9 @@ class Metrics:
             "mask_lookups", "Masks found, by level: device, memory, redis, compiled", "level"
         )
         self.redis_errors = self._counter("redis_errors", "Redis calls that failed")
+        self.redis_foreign_values = self._counter(
+            "redis_foreign_values", "Values under the worker's keys in Redis that are not its own"
+        )
         self.discarded = self._counter(
             "discarded_events", "Events of a lane that was not or no longer open"
         )

@@ -133,7 +133,7 @@ class ReleaseControl(Service):
         remote = self._loader.remote
         return {
             "resident_categories": masks.num_resident if masks is not None else 0,
-            "redis": "not set" if remote is None else "away" if remote.is_away else "in use",
+            "redis": "not set" if remote is None else remote.state,
         }
 
     def _note(self) -> str:

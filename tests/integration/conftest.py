@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,10 +15,12 @@ from models.taxonomy import Taxonomy
 from tests.catalog import small_taxonomy
 from tests.control_reader import Control
 from tests.ledger import Outputs
+from tests.proxy import Proxy
 from tests.services import TopicReader, WorkerTopics
 from tests.streams import Group, Inputs
 from worker.kafka import KafkaConfig
 from worker.local.kafka import LocalKafka
+from worker.local.redis import LocalRedis, start_redis
 from worker.topics import TopicsConfig, ensure_topics
 
 
@@ -111,3 +113,17 @@ def read_outputs(read_all: TopicReader, worker_topics: WorkerTopics) -> Callable
         return await Outputs.read(read_all, worker_topics)
 
     return read
+
+
+@pytest.fixture
+def own_redis() -> Iterator[LocalRedis]:
+    """A Redis that this test may stop and change."""
+    with start_redis({}) as running:
+        yield running
+
+
+@pytest.fixture
+def redis_proxy(own_redis: LocalRedis) -> Iterator[Proxy]:
+    """The network between a worker and ``own_redis``."""
+    with Proxy(own_redis.url.removeprefix("redis://").removesuffix("/0")) as running:
+        yield running

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import socket
 import uuid
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import redis
 from aiokafka import TopicPartition
 
+from tests.hot_path_runs import sample
+from tests.proxy import Proxy
 from worker.attempts import Attempts, AttemptsConfig
 from worker.local.redis import LocalRedis
 from worker.metrics import Metrics
@@ -114,13 +116,39 @@ async def test_a_foreign_note_is_no_offset(
     assert await workers[0].opened(FIRST) == {}
 
 
-async def test_a_key_of_another_type_counts_nothing_and_is_said(
-    workers: list[Attempts], redis_server: LocalRedis, prefix: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("what", ["running", "counts"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda client, key: client.rpush(key, "a", "b"),
+        lambda client, key: client.set(key, b"123"),
+        lambda client, key: client.hset(key, mapping={"5": "many", "x": "1", "9" * 5_000: "1"}),
+    ],
+    ids=["a list", "a text", "other fields"],
+)
+async def test_what_is_not_ours_is_put_away_and_counting_goes_on(
+    workers: list[Attempts],
+    redis_server: LocalRedis,
+    prefix: str,
+    spoil: Callable[[redis.Redis, str], object],
+    what: str,
 ) -> None:
+    first, second, third = workers
     with redis.Redis.from_url(redis_server.url) as client:
-        client.set(f"{prefix}:group:in:0:running", b"123")
-    assert await workers[0].opened(FIRST) == {}
-    assert "not counting for now" in caplog.text
+        spoil(client, f"{prefix}:group:in:0:{what}")
+    assert await first.opened(FIRST) == {}
+    await first.enter("model", events({FIRST: [5, 6]}))
+    assert await second.opened(FIRST) == {5: 1, 6: 1}
+    assert all(worker.state == "in use" for worker in workers)
+
+    # And when it comes under the eyes of a worker that is in the middle of counting.
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.delete(f"{prefix}:group:in:0:running")
+        client.rpush(f"{prefix}:group:in:0:running", "a")
+    await second.enter("model", events({FIRST: [7]}))
+    assert (await third.opened(FIRST))[7] == 1
+    assert sample(second._metrics, "redis_foreign_values_total") >= 1
+    assert sample(second._metrics, "redis_errors_total") == 0
 
 
 async def test_without_redis_nothing_is_counted_and_nothing_fails(
@@ -147,3 +175,136 @@ async def test_no_address_no_counting() -> None:
     await nowhere.enter("model", events({FIRST: [1]}))
     assert await nowhere.opened(FIRST) == {}
     await nowhere.close()
+
+
+@pytest.fixture
+async def remote(redis_proxy: Proxy, prefix: str) -> AsyncIterator[list[Attempts]]:
+    """Two workers on the far side of a network that a test can make bad."""
+    url = f"redis://{redis_proxy.address}/0"
+    config = AttemptsConfig(redis_url=url, prefix=prefix, redis_retry_s=3_600.0)
+    made = [Attempts(config, "group", Metrics()) for _ in range(2)]
+    yield made
+    for worker in made:
+        await worker.close()
+
+
+def ask_again(worker: Attempts) -> None:
+    """As if the time had passed for which a Redis that has failed is left alone."""
+    worker._away_until_s = 0.0
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["slow", "silent"])
+async def test_one_that_does_not_answer_in_time_costs_one_wait(
+    remote: list[Attempts], redis_proxy: Proxy, silent: bool
+) -> None:
+    first, second = remote
+    first._config = replace(first._config, redis_timeout_ms=50)
+    await second.enter("model", events({FIRST: [1]}))
+    if silent:
+        redis_proxy.stall()
+    else:
+        redis_proxy.slow(up_s=0.3, down_s=0.3)
+    for offset in range(100):
+        await first.enter("model", events({FIRST: [offset], SECOND: [offset]}))
+        await first.leave("model")
+    assert await first.opened(FIRST) == {}
+    assert sample(first._metrics, "redis_errors_total") == 1
+    assert first.state == "away"
+
+    redis_proxy.heal()
+    first._config = replace(first._config, redis_timeout_ms=5_000)
+    ask_again(first)
+    # The answer to this question, not to one before it.
+    assert await first.opened(FIRST) == {1: 1}
+    assert first.state == "in use"
+
+
+async def test_what_was_left_while_redis_was_away_is_taken_back_later(
+    remote: list[Attempts], redis_proxy: Proxy
+) -> None:
+    first, second = remote
+    await first.enter("model-0", events({FIRST: [1], SECOND: [2]}))
+    await first.enter("prepare", events({FIRST: [3], SECOND: [4]}))
+    redis_proxy.refuse()
+    await first.leave("model-0")
+    await first.leave("prepare")
+    assert first.state == "away"
+    redis_proxy.heal()
+    ask_again(first)
+    await first.enter("model-0", events({FIRST: [5]}))  # writes over one, takes the other back
+    await first.withdraw([SECOND])
+    await first.leave("prepare")
+
+    assert await second.opened(SECOND) == {}
+    assert await second.opened(FIRST) == {5: 1}
+
+
+async def test_one_that_comes_back_empty_counts_from_nothing(
+    remote: list[Attempts], own_redis: LocalRedis
+) -> None:
+    first, second = remote
+    await first.enter("model", events({FIRST: [1]}))
+    own_redis.stop()
+    await first.leave("model")
+    assert first.state == "away"
+    own_redis.start()
+    ask_again(first)
+    assert await first.opened(FIRST) == {}
+    await first.enter("model", events({FIRST: [2]}))
+    assert await second.opened(FIRST) == {2: 1}
+
+
+@pytest.mark.parametrize(
+    ("refuse", "allow", "remedy"),
+    [
+        (
+            lambda client: client.config_set("maxmemory", 1),
+            lambda client: client.config_set("maxmemory", 0),
+            "raise its maxmemory",
+        ),
+        (
+            lambda client: client.replicaof("127.0.0.1", "1"),
+            lambda client: client.replicaof("NO", "ONE"),
+            "must name the primary",
+        ),
+    ],
+    ids=["full", "replica"],
+)
+async def test_one_that_takes_no_writes_is_away(
+    remote: list[Attempts],
+    own_redis: LocalRedis,
+    caplog: pytest.LogCaptureFixture,
+    refuse: Callable[[redis.Redis], object],
+    allow: Callable[[redis.Redis], object],
+    remedy: str,
+) -> None:
+    first, second = remote
+    with redis.Redis.from_url(own_redis.url) as client:
+        client.config_set("maxmemory-policy", "noeviction")
+        refuse(client)
+        for offset in range(10):
+            await first.enter("model", events({FIRST: [offset]}))
+            await first.leave("model")
+        assert sample(first._metrics, "redis_errors_total") == 1
+        assert first.state == "away"
+        assert remedy in caplog.text
+        allow(client)
+    ask_again(first)
+    await first.enter("model", events({FIRST: [11]}))
+    assert first.state == "in use"
+    assert await second.opened(FIRST) == {11: 1}
+
+
+@pytest.mark.parametrize("password", ["", ":hunter2@"], ids=["none", "wrong"])
+async def test_one_that_wants_a_password_says_which_setting_to_see(
+    own_redis: LocalRedis, caplog: pytest.LogCaptureFixture, password: str
+) -> None:
+    with redis.Redis.from_url(own_redis.url) as client:
+        client.config_set("requirepass", "sesame")
+    url = own_redis.url.replace("redis://", f"redis://{password}")
+    refused = Attempts(AttemptsConfig(redis_url=url), "group", Metrics())
+    await refused.enter("model", events({FIRST: [1]}))
+    await refused.close()
+    assert refused.state == "away"
+    assert "see the user and the password in REDIS_URL" in caplog.text
+    assert "hunter2" not in caplog.text

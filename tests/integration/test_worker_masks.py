@@ -21,8 +21,9 @@ from tests.catalog import Event, product, seller_key
 from tests.hot_path_runs import sample
 from tests.ledger import Outputs, audit
 from tests.polling import until
+from tests.proxy import Proxy
 from tests.streams import Group, Inputs, lacks_results, metric
-from worker.local.redis import LocalRedis, start_redis
+from worker.local.redis import LocalRedis
 from worker.local.worker_process import WorkerProcess
 from worker.masks import MaskCache, MaskCacheConfig, MaskMemory, RedisMasks
 from worker.metrics import Metrics
@@ -61,13 +62,6 @@ def shelves() -> Taxonomy:
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory, shelves: Taxonomy) -> Release:
     return noop_release(tmp_path_factory.mktemp("shelves") / "noop", shelves)
-
-
-@pytest.fixture
-def own_redis() -> Iterator[LocalRedis]:
-    """A Redis that this test may stop."""
-    with start_redis({}) as running:
-        yield running
 
 
 class Cache:
@@ -190,13 +184,14 @@ class TestLevels:
         assert again.levels == (0, 0, 1, 0)
 
     @pytest.mark.parametrize(
-        "spoil",
+        ("spoil", "num_foreign"),
         [
-            lambda client, key: client.set(key, b"abc"),
-            lambda client, key: client.set(key, b"\xff\xff\xff\xff"),
-            lambda client, key: client.set(key, b"\x02\0\0\0\x01\0\0\0"),
-            lambda client, key: (client.delete(key), client.rpush(key, "a", "b")),
-            lambda client, key: (client.delete(key), client.hset(key, "a", "b")),
+            (lambda client, key: client.set(key, b"abc"), 1),
+            (lambda client, key: client.set(key, b"\xff\xff\xff\xff"), 1),
+            (lambda client, key: client.set(key, b"\x02\0\0\0\x01\0\0\0"), 1),
+            # Redis itself says that there is no text under such a key.
+            (lambda client, key: (client.delete(key), client.rpush(key, "a", "b")), 0),
+            (lambda client, key: (client.delete(key), client.hset(key, "a", "b")), 0),
         ],
         ids=["odd length", "no such label", "not rising", "a list", "a hash"],
     )
@@ -206,6 +201,7 @@ class TestLevels:
         config: MaskCacheConfig,
         client: redis.Redis,
         spoil: Callable[[redis.Redis, bytes], object],
+        num_foreign: int,
     ) -> None:
         Cache(shelves, config).get("shelf1", "shelf2")
         spoil(client, keys(client, config)[0])
@@ -217,6 +213,7 @@ class TestLevels:
         assert second.levels == (0, 0, 1, 1)
         assert third.levels == (0, 0, 2, 0)
         assert sample(second.metrics, "redis_errors_total") == 0
+        assert sample(second.metrics, "redis_foreign_values_total") == num_foreign
 
 
 class TestAway:
@@ -252,6 +249,122 @@ class TestAway:
         assert not cache.remote.is_away
         with redis.Redis.from_url(own_redis.url) as connected:
             assert [key.rpartition(b":")[2] for key in keys(connected, config)] == [b"shelf2"]
+
+    @pytest.mark.parametrize("silent", [False, True], ids=["slow", "silent"])
+    def test_one_that_does_not_answer_in_time_costs_one_wait(
+        self, shelves: Taxonomy, config: MaskCacheConfig, redis_proxy: Proxy, silent: bool
+    ) -> None:
+        url = f"redis://{redis_proxy.address}/0"
+        patient = replace(config, redis_url=url, redis_timeout_ms=500, redis_retry_s=3_600.0)
+        cache = Cache(shelves, patient)
+        cache.get("shelf1")
+        assert sample(cache.metrics, "redis_errors_total") == 0
+        if silent:
+            redis_proxy.stall()
+        else:
+            redis_proxy.slow(down_s=2.0)
+        for number in range(2, 50):
+            cache.get(f"shelf{number}")
+
+        assert cache.levels == (0, 0, 0, 49)
+        assert sample(cache.metrics, "redis_errors_total") == 1
+        assert cache.remote is not None
+        assert cache.remote.state == "away"
+
+    def test_late_answers_are_not_taken_for_those_of_the_next_question(
+        self, shelves: Taxonomy, config: MaskCacheConfig, redis_proxy: Proxy
+    ) -> None:
+        through = replace(config, redis_url=f"redis://{redis_proxy.address}/0", redis_retry_s=0.0)
+        Cache(shelves, through).get(*(f"shelf{number}" for number in range(20)))
+        impatient = Cache(shelves, replace(through, redis_timeout_ms=300))
+        impatient.get("shelf1")
+        redis_proxy.slow(down_s=0.5)
+        impatient.get("shelf2", "shelf3")
+        assert sample(impatient.metrics, "redis_errors_total") >= 1
+        redis_proxy.heal()
+
+        impatient.get(*(f"shelf{number}" for number in range(4, 20)))
+
+        assert impatient.remote is not None
+        assert impatient.remote.state == "in use"
+        assert impatient.levels == (0, 0, 17, 2)
+
+    def test_a_lost_connection_is_made_anew(
+        self, shelves: Taxonomy, config: MaskCacheConfig, redis_proxy: Proxy
+    ) -> None:
+        cache = Cache(shelves, replace(config, redis_url=f"redis://{redis_proxy.address}/0"))
+        cache.get("shelf1")
+        redis_proxy.cut()
+        cache.get("shelf2")
+
+        assert redis_proxy.num_connections == 2
+        assert sample(cache.metrics, "redis_errors_total") == 0
+
+    @pytest.mark.parametrize(
+        ("refuse", "allow", "remedy"),
+        [
+            (
+                lambda client: client.config_set("maxmemory", 1),
+                lambda client: client.config_set("maxmemory", 0),
+                "raise its maxmemory",
+            ),
+            (
+                lambda client: client.replicaof("127.0.0.1", "1"),
+                lambda client: client.replicaof("NO", "ONE"),
+                "must name the primary",
+            ),
+        ],
+        ids=["full", "replica"],
+    )
+    def test_one_that_takes_no_writes_is_still_read(
+        self,
+        shelves: Taxonomy,
+        config: MaskCacheConfig,
+        own_redis: LocalRedis,
+        caplog: pytest.LogCaptureFixture,
+        refuse: Callable[[redis.Redis], object],
+        allow: Callable[[redis.Redis], object],
+        remedy: str,
+    ) -> None:
+        own = replace(config, redis_url=own_redis.url)
+        Cache(shelves, own).get("shelf1", "shelf2")
+        with redis.Redis.from_url(own_redis.url) as connected:
+            connected.config_set("maxmemory-policy", "noeviction")
+            refuse(connected)
+            cache = Cache(shelves, replace(own, redis_retry_s=3_600.0))
+            assert cache.remote is not None
+            cache.get("shelf1", "shelf3")
+            cache.get("shelf2", "shelf4")
+            assert cache.remote.state == "takes no writes"
+            assert cache.levels == (0, 0, 2, 2)
+            assert sample(cache.metrics, "redis_errors_total") == 1
+            assert remedy in caplog.text
+
+            allow(connected)
+            cache.remote._refuses_until_s = 0.0
+            cache.get("shelf5")
+            assert cache.remote.state == "in use"
+            assert len(keys(connected, config)) == 3
+
+    @pytest.mark.parametrize("password", ["", ":hunter2@"], ids=["none", "wrong"])
+    def test_one_that_wants_a_password_says_which_setting_to_see(
+        self,
+        shelves: Taxonomy,
+        config: MaskCacheConfig,
+        own_redis: LocalRedis,
+        caplog: pytest.LogCaptureFixture,
+        password: str,
+    ) -> None:
+        with redis.Redis.from_url(own_redis.url) as connected:
+            connected.config_set("requirepass", "sesame")
+        url = own_redis.url.replace("redis://", f"redis://{password}")
+        cache = Cache(shelves, replace(config, redis_url=url))
+        cache.get("shelf1")
+
+        assert cache.remote is not None
+        assert cache.remote.state == "away"
+        assert "see the user and the password in REDIS_URL" in caplog.text
+        assert "hunter2" not in caplog.text
 
 
 async def test_a_worker_goes_on_while_redis_comes_and_goes(
