@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from itertools import chain
+from traceback import walk_tb
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import ProducerClosed
 
 __all__ = ["end_at_once", "start_producer"]
@@ -26,7 +28,8 @@ async def start_producer(options: dict[str, Any]) -> AIOKafkaProducer:
     producer = AIOKafkaProducer(**options)
     try:
         await producer.start()
-    except BaseException:
+    except BaseException as error:
+        _close_first_connection(error)
         await end_at_once(producer)
         raise
     return producer
@@ -55,6 +58,14 @@ async def end_at_once(producer: AIOKafkaProducer) -> None:
             await producer.stop()
     except TimeoutError:
         _log.warning("a producer did not end within %g s", _END_S)
+
+
+def _close_first_connection(error: BaseException) -> None:
+    # aiokafka's client holds it in a local name only; cut off in between, nobody would close it.
+    for frame, _ in walk_tb(error.__traceback__):
+        connection = frame.f_locals.get("bootstrap_conn")
+        if isinstance(connection, AIOKafkaConnection):
+            connection.close()
 
 
 def _tasks_of(producer: AIOKafkaProducer) -> list[asyncio.Task[Any]]:

@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerClosed
 
 from worker.outbox import OutBatch
+from worker.producers import start_producer
 
 __all__ = ["Sender"]
 
@@ -42,13 +43,7 @@ class Sender:
         Raises:
             KafkaError: no broker takes it.
         """
-        producer = AIOKafkaProducer(**options)
-        try:
-            await producer.start()
-        except BaseException:
-            await producer.stop()
-            raise
-        return cls(producer)
+        return cls(await start_producer(options))
 
     async def send(self, batches: Sequence[OutBatch]) -> None:
         """Send what is not sent; on return all of it is acknowledged and marked so.

@@ -16,6 +16,7 @@ from aiokafka.errors import (
     InvalidReplicationFactorError,
     KafkaError,
     TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
     for_code,
 )
 
@@ -40,6 +41,7 @@ BROKER_WAIT_S = 60.0
 EMBEDDED_PARTITIONS = 4
 _REQUEST_TIMEOUT_MS = 10_000
 _RETRY_S = 1.0
+_POLL_S = 0.1
 
 _SIZE = "max.message.bytes"
 _CLEANUP = "cleanup.policy"
@@ -320,7 +322,7 @@ async def _await_topics(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dic
             return {name: present[name] for name in names}
         if time.monotonic() >= deadline:
             raise BrokerError(f"topics {', '.join(missing)} were created and are not to be seen")
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(_POLL_S)
 
 
 async def _partitions(admin: AIOKafkaAdminClient) -> dict[str, int]:
@@ -333,18 +335,30 @@ async def _partitions(admin: AIOKafkaAdminClient) -> dict[str, int]:
 
 
 async def _configs(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Settings by topic; a topic that may not be described has none."""
-    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    """Settings by topic, all of which are there; one that may not be described has none."""
+    deadline = time.monotonic() + _REQUEST_TIMEOUT_MS / 1000
+    wanted = list(names)
     found: dict[str, dict[str, str]] = {}
-    for response in await admin.describe_configs(resources):
-        for code, message, _, name, entries, *_ in response.resources:
-            if code:
-                _log.warning(
-                    "settings of topic %s cannot be checked: %s",
-                    name,
-                    message or for_code(code).__name__,
-                )
-            found[name] = {entry[0]: entry[1] for entry in entries}
+    while wanted:
+        unknown = []
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in wanted]
+        for response in await admin.describe_configs(resources):
+            for code, message, _, name, entries, *_ in response.resources:
+                error = for_code(code)
+                # The broker that was asked may not have heard of a topic that is new.
+                if error is UnknownTopicOrPartitionError and time.monotonic() < deadline:
+                    unknown.append(name)
+                    continue
+                if code:
+                    _log.warning(
+                        "settings of topic %s cannot be checked: %s",
+                        name,
+                        message or error.__name__,
+                    )
+                found[name] = {entry[0]: entry[1] for entry in entries}
+        wanted = unknown
+        if wanted:
+            await asyncio.sleep(_POLL_S)
     return found
 
 

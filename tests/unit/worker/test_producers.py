@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import struct
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.admin import ApiVersionResponse_v0
 
 from worker.producers import end_at_once, start_producer
 
@@ -45,3 +48,31 @@ async def test_ending_twice_and_before_the_start_is_allowed() -> None:
 
     await end_at_once(producer)
     await end_at_once(producer)
+
+
+async def test_a_start_that_is_cut_off_between_two_answers_leaves_no_connection_open() -> None:
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        size = int.from_bytes(await reader.readexactly(4), "big")
+        _, _, correlation_id = struct.unpack_from(">hhi", await reader.readexactly(size))
+        versions = ApiVersionResponse_v0(0, [(3, 0, 1)]).encode()
+        writer.write(struct.pack(">ii", 4 + len(versions), correlation_id) + versions)
+        await reader.readexactly(4)  # the question for metadata
+        asked.set()
+        closed.set_result(await reader.read() + await reader.read())
+        writer.close()
+
+    asked = asyncio.Event()
+    closed: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    async with await asyncio.start_server(answer_once, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        starting = asyncio.create_task(
+            start_producer({"bootstrap_servers": f"127.0.0.1:{port}", "transactional_id": "t"})
+        )
+        await asked.wait()
+        starting.cancel()
+        async with asyncio.timeout(10):
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+            await closed
+    del starting
+    gc.collect()  # aiokafka complains of what is still open when it goes
