@@ -20,7 +20,7 @@ from worker.settings import Settings
 from worker.settings_loading import load_settings
 from worker.topics import ensure_topics
 
-__all__ = ["HotPathRun", "load_serving", "sample"]
+__all__ = ["HotPathRun", "goes_on", "load_serving", "sample", "says"]
 
 
 def load_serving(directory: Path, metrics: Metrics | None = None) -> Serving:
@@ -82,3 +82,25 @@ class HotPathRun:
         error = self.hot_path.crash_reason
         assert error is not None
         return error
+
+
+async def goes_on(run: HotPathRun, num: int = 500, deadline_s: float = 60) -> None:
+    """Wait for so many more results."""
+    wanted = sample(run.metrics, "results_total") + num
+
+    def why_not() -> str | None:
+        done = sample(run.metrics, "results_total")
+        said = run.hot_path.not_ready(), run.hot_path.status()["delivery"]
+        return None if done >= wanted else f"{done:g} results of {wanted:g}; {said}"
+
+    await until(why_not, deadline_s, "on")
+
+
+async def says(run: HotPathRun, reason: str, deadline_s: float = 30) -> None:
+    """Wait until the worker says so in ``/readyz``."""
+
+    def why_not() -> str | None:
+        reasons = run.hot_path.not_ready()
+        return None if any(reason in each for each in reasons) else f"it says {reasons}"
+
+    await until(why_not, deadline_s, reason)

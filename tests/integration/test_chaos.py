@@ -1,41 +1,83 @@
-"""`make chaos` in small: a few hundred products while workers and brokers fail."""
+"""Three brokers, of which one fails: `make chaos` in small, and what a worker says of it."""
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from confluent_kafka.admin import AdminClient
 
 from demo.catalog.build import write_catalog
 from models.noop import noop_release
-from models.taxonomy import load_taxonomy
+from models.taxonomy import Taxonomy, load_taxonomy
 from tests.chaos.cells import Cell
 from tests.chaos.feed import load_products
 from tests.chaos.run import Bench, run_cell
 from tests.chaos.verdict import Verdict
-from worker.local.kafka_cluster import start_cluster
+from tests.hot_path_runs import HotPathRun, goes_on, load_serving, says
+from tests.ledger import Outputs, audit
+from tests.services import WorkerTopics
+from tests.streams import Feeder, Group, Inputs, alter_topic
+from worker.local.kafka import LocalKafka
+from worker.local.kafka_cluster import KafkaCluster, start_cluster
+
+ReadOutputs = Callable[[], Awaitable[Outputs]]
 
 PRODUCTS = 400
+PARTITIONS = 3
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """A cluster, a release and products."""
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    """Three brokers that may fail."""
+    with start_cluster(os.environ, logs=tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, cluster: KafkaCluster) -> Bench:
+    """The cluster, a release and products."""
     directory = tmp_path_factory.mktemp("chaos")
     catalog = write_catalog(directory / "catalog")
     taxonomy = load_taxonomy(catalog / "taxonomy.json.gz")
-    with start_cluster(os.environ, logs=directory) as cluster:
-        yield Bench(
-            cluster=cluster,
-            release=noop_release(directory / "release", taxonomy).directory,
-            products=load_products(catalog),
-            logs=directory,
-            settings={},
-            seed=1,
-            seconds=4.0,
-            least_faults=1,
-        )
+    return Bench(
+        cluster=cluster,
+        release=noop_release(directory / "release", taxonomy).directory,
+        products=load_products(catalog),
+        logs=directory,
+        settings={},
+        seed=1,
+        seconds=4.0,
+        least_faults=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def kafka(cluster: KafkaCluster) -> LocalKafka:
+    """The cluster, for the fixtures that want a broker."""
+    return LocalKafka(cluster.bootstrap_servers, "maven", cluster.description)
+
+
+@pytest.fixture
+async def producer(kafka: LocalKafka) -> AsyncIterator[AIOKafkaProducer]:
+    """A producer that tries again without writing twice."""
+    async with AIOKafkaProducer(
+        bootstrap_servers=kafka.bootstrap_servers.split(","),
+        enable_idempotence=True,
+        request_timeout_ms=120_000,
+    ) as started:
+        yield started
+
+
+@pytest.fixture
+def settings(settings: dict[str, object]) -> dict[str, object]:
+    """A worker that keeps everything three times and has little in hand."""
+    small = {"max_in_flight_products": 400, "max_poll_records": 200, "max_batch_products": 64}
+    return settings | small | {"replication_factor": 3, "partitions": PARTITIONS}
 
 
 @pytest.mark.parametrize(
@@ -53,3 +95,67 @@ def test_nothing_is_lost_twice_or_out_of_order(bench: Bench, cell: Cell) -> None
     assert result.faults >= bench.least_faults
     assert result.products == PRODUCTS
     assert not result.oddities
+
+
+async def test_a_worker_outlives_the_loss_of_its_coordinator(
+    cluster: KafkaCluster,
+    settings: dict[str, object],
+    noop: Path,
+    taxonomy: Taxonomy,
+    inputs: Inputs,
+    group: Group,
+    read_outputs: ReadOutputs,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with HotPathRun(settings, load_serving(noop)) as run:
+        # A broker that has not heard yet of the topics that another one has made is asked again.
+        assert "cannot be checked" not in caplog.text
+        async with Feeder(inputs, group):
+            await goes_on(run)
+            lost = cluster.brokers[_coordinator(cluster, group) - 1]
+            await asyncio.to_thread(lost.kill)
+            try:
+                await goes_on(run, deadline_s=120)
+            finally:
+                await asyncio.to_thread(lost.start)
+            await goes_on(run, deadline_s=120)
+        await group.caught_up()
+        assert not run.hot_path.not_ready()
+
+    assert not audit(inputs, await read_outputs(), taxonomy, partitions=PARTITIONS).places
+
+
+async def test_outputs_that_the_brokers_refuse_are_waited_for(
+    cluster: KafkaCluster,
+    settings: dict[str, object],
+    worker_topics: WorkerTopics,
+    noop: Path,
+    taxonomy: Taxonomy,
+    inputs: Inputs,
+    group: Group,
+    read_outputs: ReadOutputs,
+) -> None:
+    async with HotPathRun(settings, load_serving(noop)) as run:
+        async with Feeder(inputs, group):
+            await goes_on(run)
+            # With one of three away the leaders answer NotEnoughReplicas, and go on living.
+            all_three = {"min.insync.replicas": "3"}
+            alter_topic(cluster.bootstrap_servers, worker_topics.categories_topic, all_three)
+            missing = cluster.brokers[2]
+            await asyncio.to_thread(missing.terminate)
+            try:
+                await says(run, "take longer than 5 s")
+            finally:
+                await asyncio.to_thread(missing.start)
+            await goes_on(run, deadline_s=120)
+        await group.caught_up()
+        assert not run.hot_path.not_ready()
+
+    assert not audit(inputs, await read_outputs(), taxonomy, partitions=PARTITIONS).places
+
+
+def _coordinator(cluster: KafkaCluster, group: Group) -> int:
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap_servers, "log_level": 3})
+    described = admin.describe_consumer_groups([group.group_id])[group.group_id].result(30)
+    number: int = described.coordinator.id
+    return number

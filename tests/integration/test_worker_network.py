@@ -1,0 +1,252 @@
+"""The network between worker and broker fails, and the broker's disk is full: nothing is lost.
+
+The worker reaches the broker through a proxy; the test itself does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from confluent_kafka.admin import AdminClient
+
+from models.taxonomy import Taxonomy
+from tests.hot_path_runs import HotPathRun, goes_on, load_serving, sample, says
+from tests.ledger import Outputs, audit
+from tests.proxy import Proxy
+from tests.streams import Feeder, Group, Inputs, make_topic, until
+from worker.local.java import find_java
+from worker.local.kafka import LocalKafka
+from worker.local.kafka_jars import kafka_jars
+from worker.local.kafka_server import KafkaServer
+from worker.local.ports import ReservedPort
+
+ReadOutputs = Callable[[], Awaitable[Outputs]]
+
+PARTITIONS = 3
+IN_HAND = 400
+# Little in hand, so that the worker is always in the middle of something.
+LOADED = {"max_in_flight_products": IN_HAND, "max_poll_records": 200, "max_batch_products": 64}
+SHORT_SESSION = {"session_timeout_ms": 6_000, "heartbeat_interval_ms": 1_000, "drain_timeout_s": 6}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A broker, and the network that the worker reaches it by."""
+
+    server: KafkaServer
+    network: Proxy
+
+    @property
+    def pid(self) -> int:
+        """Of the broker's process."""
+        assert self.server._child is not None
+        return self.server._child.pid
+
+    def why_runs(self) -> str | None:
+        """None once the broker's process has ended."""
+        assert self.server._child is not None
+        return "the broker runs" if self.server._child.poll() is None else None
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """A broker of this module's own."""
+    port = ReservedPort()
+    with Proxy(port.address) as network:
+        server = KafkaServer(
+            kafka_jars(os.environ, print),
+            find_java(os.environ),
+            os.environ,
+            proxied=(port, network.address),
+        )
+        try:
+            yield Site(server, network)
+        finally:
+            server.close()
+    port.close()
+
+
+@pytest.fixture(scope="module")
+def kafka(site: Site) -> LocalKafka:
+    """The same broker as the test reaches it: directly."""
+    return LocalKafka(site.server.bootstrap_servers, "maven", "Apache Kafka", site.server)
+
+
+@pytest.fixture
+def network(site: Site) -> Iterator[Proxy]:
+    """What is between the worker and the broker; good again after the test."""
+    yield site.network
+    site.network.heal()
+
+
+@pytest.fixture
+async def producer(kafka: LocalKafka) -> AsyncIterator[AIOKafkaProducer]:
+    """A producer that tries again without writing twice."""
+    async with AIOKafkaProducer(
+        bootstrap_servers=kafka.bootstrap_servers,
+        enable_idempotence=True,
+        request_timeout_ms=120_000,
+    ) as started:
+        yield started
+
+
+@pytest.fixture
+def settings(settings: dict[str, object], network: Proxy) -> dict[str, object]:
+    """As everywhere, but through the proxy."""
+    return settings | LOADED | {"bootstrap_servers": network.address}
+
+
+@pytest.fixture
+def inputs(kafka: LocalKafka, inputs: Inputs) -> Inputs:
+    """As everywhere, but the topic is there before the worker is."""
+    make_topic(kafka.bootstrap_servers, inputs.topic, PARTITIONS)
+    return inputs
+
+
+def epochs(run: HotPathRun) -> dict[int, int]:
+    return {lane["partition"]: lane["epoch"] for lane in run.hot_path.status()["assigned"]}
+
+
+def members(kafka: LocalKafka, group_id: str) -> int:
+    """How many the broker counts in the group."""
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 3})
+    return len(admin.describe_consumer_groups([group_id])[group_id].result(30).members)
+
+
+async def test_connections_that_are_cut_again_and_again(
+    network: Proxy,
+    settings: dict[str, object],
+    noop: Path,
+    taxonomy: Taxonomy,
+    inputs: Inputs,
+    group: Group,
+    read_outputs: ReadOutputs,
+    delivery: str,
+) -> None:
+    num_cuts = 4
+    async with HotPathRun(settings | {"delivery": delivery}, load_serving(noop)) as run:
+        async with Feeder(inputs, group):
+            await goes_on(run)
+            for _ in range(num_cuts):
+                network.cut()
+                await goes_on(run)
+        await group.caught_up()
+        assert not run.hot_path.not_ready()
+
+    repeats = audit(inputs, await read_outputs(), taxonomy)
+    allowed = {"exactly_once": 0, "at_least_once": num_cuts * IN_HAND}
+    assert len(repeats.places) <= allowed[delivery]
+
+
+async def test_a_slow_network_costs_time_and_nothing_else(
+    network: Proxy,
+    settings: dict[str, object],
+    noop: Path,
+    taxonomy: Taxonomy,
+    inputs: Inputs,
+    group: Group,
+    read_outputs: ReadOutputs,
+) -> None:
+    async with HotPathRun(settings, load_serving(noop)) as run:
+        async with Feeder(inputs, group):
+            await goes_on(run)
+            before = epochs(run)
+            network.slow(up_s=0.2, down_s=0.2)
+            await goes_on(run, 800)
+            assert epochs(run) == before
+            network.cut()
+            await goes_on(run, 400)
+            network.heal()
+            await goes_on(run)
+        await group.caught_up()
+
+    assert not audit(inputs, await read_outputs(), taxonomy).places
+
+
+async def test_silence_shorter_than_the_session_is_said_and_waited_for(
+    network: Proxy,
+    settings: dict[str, object],
+    noop: Path,
+    taxonomy: Taxonomy,
+    inputs: Inputs,
+    group: Group,
+    read_outputs: ReadOutputs,
+) -> None:
+    async with HotPathRun(settings, load_serving(noop)) as run:
+        async with Feeder(inputs, group):
+            await goes_on(run)
+            before = epochs(run)
+            network.stall()
+            await says(run, "take longer than 5 s")
+            network.heal()
+            await goes_on(run)
+        await group.caught_up()
+        assert not run.hot_path.not_ready()
+        assert epochs(run) == before
+
+    assert sample(run.metrics, "lost_lanes_total") == 0
+    assert not audit(inputs, await read_outputs(), taxonomy).places
+
+
+async def test_silence_longer_than_the_session_costs_the_partitions_for_a_while(
+    kafka: LocalKafka,
+    network: Proxy,
+    settings: dict[str, object],
+    noop: Path,
+    taxonomy: Taxonomy,
+    inputs: Inputs,
+    group: Group,
+    read_outputs: ReadOutputs,
+    delivery: str,
+) -> None:
+    given = settings | SHORT_SESSION | {"delivery": delivery}
+    async with HotPathRun(given, load_serving(noop)) as run:
+        async with Feeder(inputs, group):
+            await goes_on(run)
+            before = max(epochs(run).values())
+            network.stall()
+            await until(
+                lambda: "still a member" if members(kafka, group.group_id) else None,
+                30,
+                "the end of its session",
+            )
+            network.heal()
+            await goes_on(run)
+        await group.caught_up()
+        assert min(epochs(run).values()) > before
+
+    repeats = audit(inputs, await read_outputs(), taxonomy)
+    allowed = {"exactly_once": 0, "at_least_once": 2 * IN_HAND}
+    assert len(repeats.places) <= allowed[delivery]
+
+
+async def test_a_full_disk_ends_the_broker_and_nothing_else(
+    site: Site,
+    settings: dict[str, object],
+    noop: Path,
+    taxonomy: Taxonomy,
+    inputs: Inputs,
+    group: Group,
+    read_outputs: ReadOutputs,
+) -> None:
+    async with HotPathRun(settings, load_serving(noop)) as run:
+        async with Feeder(inputs, group):
+            await goes_on(run)
+            # No file may become longer than it is: what the broker writes fails in the middle.
+            resource.prlimit(site.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+            await until(site.why_runs, 60, "the end of a broker that cannot write")
+            await says(run, "take longer than 5 s")
+            site.server.kill()
+            await asyncio.to_thread(site.server.start)
+            await goes_on(run, deadline_s=120)
+        await group.caught_up()
+        assert not run.hot_path.not_ready()
+
+    assert not audit(inputs, await read_outputs(), taxonomy).places
