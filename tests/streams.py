@@ -124,11 +124,15 @@ class Feeder:
     """Writes products until the block ends; the group always has some, never too many, to do.
 
     Leave the block, and every product that the broker has is in ``inputs``.
+
+    Args:
+        backlog: most products that wait, in about.
     """
 
-    def __init__(self, inputs: Inputs, group: Group) -> None:
+    def __init__(self, inputs: Inputs, group: Group, backlog: int = _BACKLOG) -> None:
         self._inputs = inputs
         self._group = group
+        self._backlog = backlog
         self._enough = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -138,7 +142,7 @@ class Feeder:
                 offsets = await asyncio.to_thread(self._group.offsets)
             except KafkaException:  # the broker is away, or just back
                 continue
-            if sum(end - committed for committed, end in offsets.values()) < _BACKLOG:
+            if sum(end - committed for committed, end in offsets.values()) < self._backlog:
                 await self._inputs.send(products(_CHUNK, start=len(self._inputs)))
 
     async def __aenter__(self) -> Feeder:

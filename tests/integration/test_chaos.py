@@ -29,6 +29,7 @@ ReadOutputs = Callable[[], Awaitable[Outputs]]
 
 PRODUCTS = 400
 PARTITIONS = 3
+BACKLOG = 1_000
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, cluster: KafkaCluster) -> Be
 @pytest.fixture(scope="module")
 def kafka(cluster: KafkaCluster) -> LocalKafka:
     """The cluster, for the fixtures that want a broker."""
-    return LocalKafka(cluster.bootstrap_servers, "maven", cluster.description)
+    return LocalKafka(None, cluster.bootstrap_servers, "given", cluster.description)
 
 
 @pytest.fixture
@@ -97,9 +98,10 @@ def test_nothing_is_lost_twice_or_out_of_order(bench: Bench, cell: Cell) -> None
     assert not result.oddities
 
 
-async def test_a_worker_outlives_the_loss_of_its_coordinator(
+async def test_the_coordinator_goes_and_outputs_that_the_others_refuse_are_waited_for(
     cluster: KafkaCluster,
     settings: dict[str, object],
+    worker_topics: WorkerTopics,
     noop: Path,
     taxonomy: Taxonomy,
     inputs: Inputs,
@@ -110,38 +112,12 @@ async def test_a_worker_outlives_the_loss_of_its_coordinator(
     async with HotPathRun(settings, load_serving(noop)) as run:
         # A broker that has not heard yet of the topics that another one has made is asked again.
         assert "cannot be checked" not in caplog.text
-        async with Feeder(inputs, group):
-            await goes_on(run)
-            lost = cluster.brokers[_coordinator(cluster, group) - 1]
-            await asyncio.to_thread(lost.kill)
-            try:
-                await goes_on(run, deadline_s=120)
-            finally:
-                await asyncio.to_thread(lost.start)
-            await goes_on(run, deadline_s=120)
-        await group.caught_up()
-        assert not run.hot_path.not_ready()
-
-    assert not audit(inputs, await read_outputs(), taxonomy, partitions=PARTITIONS).places
-
-
-async def test_outputs_that_the_brokers_refuse_are_waited_for(
-    cluster: KafkaCluster,
-    settings: dict[str, object],
-    worker_topics: WorkerTopics,
-    noop: Path,
-    taxonomy: Taxonomy,
-    inputs: Inputs,
-    group: Group,
-    read_outputs: ReadOutputs,
-) -> None:
-    async with HotPathRun(settings, load_serving(noop)) as run:
-        async with Feeder(inputs, group):
+        async with Feeder(inputs, group, backlog=BACKLOG):
             await goes_on(run)
             # With one of three away the leaders answer NotEnoughReplicas, and go on living.
             all_three = {"min.insync.replicas": "3"}
             alter_topic(cluster.bootstrap_servers, worker_topics.categories_topic, all_three)
-            missing = cluster.brokers[2]
+            missing = cluster.brokers[_coordinator(cluster, group) - 1]
             await asyncio.to_thread(missing.terminate)
             try:
                 await says(run, "take longer than 5 s")

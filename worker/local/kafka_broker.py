@@ -60,6 +60,8 @@ class KafkaBroker:
         directory: its data and settings; made by ``format``.
         log_path: gets what all its processes print, one after the other.
         remove: removed if this process dies without closing the broker.
+        proxied: port of one more listener, and the address that clients of it are told to go to:
+            for a proxy in between.
     """
 
     def __init__(
@@ -70,6 +72,8 @@ class KafkaBroker:
         directory: Path,
         log_path: Path,
         remove: Path,
+        *,
+        proxied: tuple[ReservedPort, str] | None = None,
     ) -> None:
         self.name = name
         self.number = number
@@ -77,6 +81,7 @@ class KafkaBroker:
         self._runtime = runtime
         self._directory = directory
         self._remove = remove
+        self._proxied = proxied
         self._port = ReservedPort()
         self._controller_port = ReservedPort()
         self._child: ChildProcess | None = None
@@ -90,6 +95,11 @@ class KafkaBroker:
     def voter(self) -> str:
         """This broker as the controllers' quorum names it."""
         return f"{self.number}@{self._controller_port.address}"
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started last."""
+        return self._launched.pid
 
     @property
     def is_running(self) -> bool:
@@ -110,6 +120,11 @@ class KafkaBroker:
             "advertised.listeners": f"PLAINTEXT://{self.address}",
             "log.dirs": str(self._directory / "data"),
         }
+        if self._proxied is not None:
+            port, address = self._proxied
+            every["listeners"] += f",PROXIED://{port.address}"
+            every["advertised.listeners"] += f",PROXIED://{address}"
+            every["listener.security.protocol.map"] += ",PROXIED:PLAINTEXT"
         self._directory.mkdir()
         self._settings_path.write_text("".join(f"{k}={v}\n" for k, v in every.items()))
         self._logging_path.write_text(_LOGGING)

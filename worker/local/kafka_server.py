@@ -10,6 +10,7 @@ from pathlib import Path
 
 from worker.local.java import Java
 from worker.local.kafka_broker import KafkaBroker, KafkaRuntime
+from worker.local.ports import ReservedPort
 
 __all__ = ["MAX_MESSAGE_BYTES", "KafkaServer", "broker_settings"]
 
@@ -53,12 +54,20 @@ class KafkaServer(KafkaBroker):
         jars: directory of Kafka's jars.
         java: the runtime.
         environ: environment of the processes.
+        proxied: as ``KafkaBroker``.
 
     Raises:
         LocalServiceError: it did not start; with its log.
     """
 
-    def __init__(self, jars: Path, java: Java, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        jars: Path,
+        java: Java,
+        environ: Mapping[str, str],
+        *,
+        proxied: tuple[ReservedPort, str] | None = None,
+    ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="sortiment-kafka-"))
         self._broker_directory = self.directory / "broker"
         super().__init__(
@@ -68,6 +77,7 @@ class KafkaServer(KafkaBroker):
             self._broker_directory,
             self.directory / "kafka.log",
             self.directory,
+            proxied=proxied,
         )
         try:
             self.format(secrets.token_urlsafe(16), [self.voter], broker_settings())
