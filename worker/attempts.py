@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import redis
 import redis.asyncio
 from aiokafka import TopicPartition
 from redis import RedisError
@@ -109,7 +110,8 @@ class Attempts:
                 pipeline.expire(counts, self._config.ttl_s)
             pipeline.hgetall(counts)
 
-        answers = await self._run("count", count)
+        # A death must not count twice because only the answer was lost.
+        answers = await self._run("count", count, is_repeatable=False)
         if answers is None:
             return {}
         return _numbers(answers[-1])
@@ -182,13 +184,22 @@ class Attempts:
     def _field(self, stage: str) -> str:
         return f"{self._worker}:{stage}"
 
-    async def _run(self, what: str, fill: Callable[[Pipeline], object]) -> list[Any] | None:
+    async def _run(
+        self, what: str, fill: Callable[[Pipeline], object], *, is_repeatable: bool = True
+    ) -> list[Any] | None:
         """One pipeline, one round trip; None where Redis does not answer, or refuses a command."""
         if self._client is None or time.monotonic() < self._away_until_s:
             return None
         try:
             async with asyncio.timeout(2 * self._config.redis_timeout_ms / 1000):  # names resolve
-                answers, foreign = await self._execute(self._client, fill)
+                try:
+                    answers, foreign = await self._execute(self._client, fill)
+                except redis.ConnectionError:
+                    if not is_repeatable:
+                        raise
+                    # One that was dropped while idle is only now found out; the others may be, too.
+                    await self._client.connection_pool.disconnect(inuse_connections=False)
+                    answers, foreign = await self._execute(self._client, fill)
                 if foreign:
                     await self._client.delete(*foreign)
                     answers, _ = await self._execute(self._client, fill)
@@ -199,7 +210,8 @@ class Attempts:
         except (RedisError, OSError, TimeoutError) as error:
             self._failed(what, error)
             return None
-        if self._is_away:
+        # Not by a late answer from before the failure: nobody is asked for some time after that.
+        if self._is_away and time.monotonic() >= self._away_until_s:
             self._is_away = False
             _log.warning("Redis is back: attempts are counted again")
         return answers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -237,6 +238,18 @@ async def test_what_was_left_while_redis_was_away_is_taken_back_later(
 
     assert await second.opened(SECOND) == {}
     assert await second.opened(FIRST) == {5: 1}
+
+
+async def test_lost_connections_are_made_anew(remote: list[Attempts], redis_proxy: Proxy) -> None:
+    first, second = remote
+    for offset in range(10):
+        both = [first.enter(stage, events({FIRST: [offset]})) for stage in ("prepare", "model")]
+        await asyncio.gather(*both)
+        redis_proxy.cut()
+    assert await second.opened(FIRST) == {9: 1}
+    redis_proxy.cut()
+    assert await second.opened(FIRST) == {9: 1}
+    assert sample(first._metrics, "redis_errors_total") == 0
 
 
 async def test_one_that_comes_back_empty_counts_from_nothing(

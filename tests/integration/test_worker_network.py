@@ -233,6 +233,8 @@ async def test_a_full_disk_ends_the_broker_and_nothing_else(
                 60,
                 "the end of a broker that cannot write",
             )
+            # By itself, because all its log directories have failed.
+            assert site.server._launched.poll() == 1
             await says(run, "take longer than 5 s")
             site.server.kill()
             await asyncio.to_thread(site.server.start)
