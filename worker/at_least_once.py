@@ -41,6 +41,8 @@ _log = logging.getLogger(__name__)
 # One flush with the broker while the next is built: more only adds to what a failure repeats.
 _MAX_FLUSHES = 2
 _RETRY_S = 0.5
+# A flush takes some milliseconds; aiokafka's producer, being idempotent, tries for ever in silence.
+_SLOW_S = 5.0
 # Below the time that a revocation may take.
 _COMMIT_TIMEOUT_S = 3.0
 _FATAL = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
@@ -156,11 +158,21 @@ class AtLeastOnceDelivery:
         """As ``Delivery.not_ready``."""
         if self._is_recovering:
             return [f"outputs cannot be delivered, trying again: {self.last_error}"]
+        if self._slowest_s > _SLOW_S:
+            return [f"outputs wait for the broker longer than {_SLOW_S:g} s"]
         return []
 
     def status(self) -> dict[str, Any]:
         """As ``Delivery.status``."""
-        return {"kind": "at_least_once", "last_error": self.last_error}
+        return {
+            "kind": "at_least_once",
+            "slowest_s": self._slowest_s,
+            "last_error": self.last_error,
+        }
+
+    @property
+    def _slowest_s(self) -> float:
+        return time.monotonic() - self._flushes[0].started_s if self._flushes else 0.0
 
     def _is_broken(self) -> bool:
         return any(task.done() for task in self._tasks)

@@ -169,13 +169,14 @@ async def test_silence_shorter_than_the_session_is_said_and_waited_for(
     inputs: Inputs,
     group: Group,
     read_outputs: ReadOutputs,
+    delivery: str,
 ) -> None:
-    async with HotPathRun(settings, load_serving(noop)) as run:
+    async with HotPathRun(settings | {"delivery": delivery}, load_serving(noop)) as run:
         async with Feeder(inputs, group, backlog=BACKLOG):
             await goes_on(run)
             before = epochs(run)
             network.stall()
-            await says(run, "take longer than 5 s")
+            await says(run, "longer than 5 s")
             network.heal()
             await goes_on(run)
         await group.caught_up()
