@@ -89,7 +89,7 @@ class Proxy:
         Args:
             up_s: added on the way to the service.
             down_s: added on the way back.
-            bytes_per_s: bandwidth of each direction of each connection; None: no limit.
+            bytes_per_s: bandwidth of each connection on the way back; None: no limit.
         """
         self._network = _Network(up_s=up_s, down_s=down_s, bytes_per_s=bytes_per_s)
 
@@ -173,12 +173,8 @@ class Proxy:
             link = _Link(writer, service_writer)
             self._links.add(link)
             ways = [
-                asyncio.create_task(
-                    self._pass_on(reader, service_writer, lambda network: network.up_s)
-                ),
-                asyncio.create_task(
-                    self._pass_on(service_reader, writer, lambda network: network.down_s)
-                ),
+                asyncio.create_task(self._pass_on(reader, service_writer, is_back=False)),
+                asyncio.create_task(self._pass_on(service_reader, writer, is_back=True)),
             ]
             try:
                 # Nobody of ours closes one half only.
@@ -199,7 +195,8 @@ class Proxy:
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        delay_s: Callable[[_Network], float],
+        *,
+        is_back: bool,
     ) -> None:
         """One direction of a connection, until either end closes it."""
         # Read on while older bytes are on their way: latency must not bound the bandwidth.
@@ -212,7 +209,8 @@ class Proxy:
                     chunk = await reader.read(_CHUNK_BYTES)
                 except OSError:
                     chunk = b""  # an end like any other
-                await on_their_way.put((self._loop.time() + delay_s(self._network), chunk))
+                delay_s = self._network.down_s if is_back else self._network.up_s
+                await on_their_way.put((self._loop.time() + delay_s, chunk))
 
         reading = asyncio.create_task(read())
         try:
@@ -222,7 +220,7 @@ class Proxy:
                 await self._passing.wait()
                 if not chunk:
                     return
-                await self._write(writer, chunk)
+                await (self._drip if is_back else self._write)(writer, chunk)
         except OSError:
             return
         finally:
@@ -230,12 +228,15 @@ class Proxy:
             await asyncio.gather(reading, return_exceptions=True)
 
     async def _write(self, writer: asyncio.StreamWriter, chunk: bytes) -> None:
+        await self._passing.wait()
+        writer.write(chunk)
+        await writer.drain()
+
+    async def _drip(self, writer: asyncio.StreamWriter, chunk: bytes) -> None:
         while chunk:
             bytes_per_s = self._network.bytes_per_s
             size = len(chunk) if bytes_per_s is None else max(1, int(bytes_per_s * _DRIP_S))
-            await self._passing.wait()
-            writer.write(chunk[:size])
-            await writer.drain()
+            await self._write(writer, chunk[:size])
             chunk = chunk[size:]
             if bytes_per_s is not None:
                 await asyncio.sleep(size / bytes_per_s)

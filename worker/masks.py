@@ -11,8 +11,9 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import redis
@@ -27,11 +28,15 @@ from worker.metrics import Metrics
 from worker.redis_faults import told
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["MaskCache", "MaskCacheConfig", "MaskMemory", "RedisMasks"]
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# Connecting takes a few answers; and a thousand masks at a start take longer than one.
+_MOST_TIMEOUTS = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +45,8 @@ class MaskCacheConfig:
 
     Attributes:
         redis_url: None for no Redis. May hold a password: never logged.
-        redis_timeout_ms: bound on each call; the model thread waits for it.
+        redis_timeout_ms: how long Redis may be silent; a call that is never silent and yet not
+            answered is given up after ten times as long. The model thread waits for it.
         redis_retry_s: after a failure Redis is left alone for so long.
         redis_ttl_s: entries that nobody writes again disappear; 0 keeps them.
         prefix: first part of the keys.
@@ -109,6 +115,8 @@ class RedisMasks:
         )
         self._config = config
         self._metrics = metrics
+        self._most_s = _MOST_TIMEOUTS * timeout_s
+        self._given_up: threading.Thread | None = None
         self._away_until_s = 0.0
         self._refuses_until_s = 0.0
         self._refuses_writes = False
@@ -123,10 +131,10 @@ class RedisMasks:
 
     def read(self, keys: Sequence[str]) -> list[bytes | None]:
         """One answer a key; all None while Redis is away."""
-        if time.monotonic() < self._away_until_s:
+        if time.monotonic() < self._away_until_s or self._is_hanging:
             return [None] * len(keys)
         try:
-            answers: list[bytes | None] = self._client.mget(keys)  # type: ignore[assignment]
+            answers: list[bytes | None] = self._within(lambda: self._client.mget(keys))  # type: ignore[arg-type,return-value]
         except redis.RedisError as error:
             self._failed("read", error)
             return [None] * len(keys)
@@ -135,13 +143,11 @@ class RedisMasks:
 
     def write(self, masks: dict[str, bytes]) -> None:
         """Keep masks for the other workers, in one pipeline."""
-        if time.monotonic() < max(self._away_until_s, self._refuses_until_s):
+        rests_until_s = max(self._away_until_s, self._refuses_until_s)
+        if time.monotonic() < rests_until_s or self._is_hanging:
             return
         try:
-            with self._client.pipeline(transaction=False) as pipeline:
-                for key, packed in masks.items():
-                    pipeline.set(key, packed, ex=self._config.redis_ttl_s or None)
-                pipeline.execute()
+            self._within(lambda: self._set(masks))
         except redis.ResponseError as error:
             self._refused(error)
         except redis.RedisError as error:
@@ -154,6 +160,38 @@ class RedisMasks:
     def close(self) -> None:
         """Give the connections back."""
         self._client.close()
+
+    def _set(self, masks: dict[str, bytes]) -> None:
+        with self._client.pipeline(transaction=False) as pipeline:
+            for key, packed in masks.items():
+                pipeline.set(key, packed, ex=self._config.redis_ttl_s or None)
+            pipeline.execute()
+
+    @property
+    def _is_hanging(self) -> bool:
+        return self._given_up is not None and self._given_up.is_alive()
+
+    def _within(self, call: Callable[[], T]) -> T:
+        """What a call gives, in bounded time: a socket's time-out bounds every piece of an answer.
+
+        Raises:
+            redis.RedisError: as the call, or it takes too long.
+        """
+        answer: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(call())
+            except BaseException as error:  # noqa: BLE001  raised where it is waited for
+                answer.set_exception(error)
+
+        calling = threading.Thread(target=run, name="redis masks", daemon=True)
+        calling.start()
+        try:
+            return answer.result(self._most_s)
+        except TimeoutError:
+            self._given_up = calling
+            raise redis.TimeoutError(f"not answered within {self._most_s:g} s") from None
 
     def _failed(self, what: str, error: redis.RedisError) -> None:
         self._metrics.redis_errors.inc()

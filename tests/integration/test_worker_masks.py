@@ -271,6 +271,25 @@ class TestAway:
         assert cache.remote is not None
         assert cache.remote.state == "away"
 
+    def test_answers_that_trickle_in_are_given_up(
+        self, shelves: Taxonomy, config: MaskCacheConfig, redis_proxy: Proxy
+    ) -> None:
+        through = replace(config, redis_url=f"redis://{redis_proxy.address}/0")
+        many = [f"shelf{number}" for number in range(1_000)]
+        Cache(shelves, through).get(*many)
+        impatient = replace(through, redis_timeout_ms=100, redis_retry_s=0.0)
+        cache = Cache(shelves, impatient)
+        cache.get("shelf1500")
+        redis_proxy.slow(bytes_per_s=3_000)
+
+        cache.get(*many)
+        cache.get("shelf1501")  # while the former answer still comes in
+
+        assert cache.levels == (0, 0, 0, 1_002)
+        assert sample(cache.metrics, "redis_errors_total") == 1
+        assert cache.remote is not None
+        assert cache.remote.state == "away"
+
     def test_late_answers_are_not_taken_for_those_of_the_next_question(
         self, shelves: Taxonomy, config: MaskCacheConfig, redis_proxy: Proxy
     ) -> None:
