@@ -105,6 +105,11 @@ def epochs(run: HotPathRun) -> dict[int, int]:
     return {lane["partition"]: lane["epoch"] for lane in run.hot_path.status()["assigned"]}
 
 
+def slowest_s(run: HotPathRun) -> float:
+    slowest: float = run.hot_path.status()["delivery"]["slowest_s"]
+    return slowest
+
+
 def members(kafka: LocalKafka, group_id: str) -> int:
     """How many the broker counts in the group."""
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 3})
@@ -175,6 +180,13 @@ async def test_silence_shorter_than_the_session_is_said_and_waited_for(
         async with Feeder(inputs, group, backlog=BACKLOG):
             await goes_on(run)
             before = epochs(run)
+            # Silence falls while outputs are on their way: without any there is nothing to say.
+            network.slow(down_s=1.0)
+            await until(
+                lambda: None if 0 < slowest_s(run) < 0.5 else "nothing has just begun",
+                30,
+                "outputs on their way",
+            )
             network.stall()
             await says(run, "longer than 5 s")
             network.heal()
