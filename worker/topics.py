@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -23,6 +22,7 @@ from aiokafka.errors import (
 from worker.errors import BrokerError, ConfigError
 from worker.events import DEAD_LETTER_HEADROOM_BYTES
 from worker.kafka import KafkaConfig
+from worker.topic_checks import CLEANUP, SIZE, TIMESTAMP, control_problems, judge, size_limit
 
 __all__ = [
     "TopicFacts",
@@ -30,7 +30,6 @@ __all__ = [
     "ensure_control_topic",
     "ensure_shadow_topic",
     "ensure_topics",
-    "judge",
 ]
 
 _log = logging.getLogger(__name__)
@@ -42,10 +41,6 @@ EMBEDDED_PARTITIONS = 4
 _REQUEST_TIMEOUT_MS = 10_000
 _RETRY_S = 1.0
 _POLL_S = 0.1
-
-_SIZE = "max.message.bytes"
-_CLEANUP = "cleanup.policy"
-_TIMESTAMP = "message.timestamp.type"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,7 +137,7 @@ async def ensure_control_topic(
         return
     async with _checking(kafka, topics.control, wait_s) as admin:
         await _create_missing(admin, topics, _control_topic(topics))
-        problems = _control_problems(topics, await _configs(admin, [topics.control]))
+        problems = control_problems(topics, await _configs(admin, [topics.control]))
         if problems:
             raise ConfigError(problems)
 
@@ -158,7 +153,7 @@ async def ensure_shadow_topic(
     if kafka.broker == "embedded":
         return
     async with _checking(kafka, topics.shadow, wait_s) as admin:
-        wanted = _topic(topics, topics.shadow, {_TIMESTAMP: "LogAppendTime"})
+        wanted = _topic(topics, topics.shadow, {TIMESTAMP: "LogAppendTime"})
         await _create_missing(admin, topics, wanted)
 
 
@@ -225,11 +220,11 @@ async def _ensure(admin: AIOKafkaAdminClient, topics: TopicsConfig) -> TopicFact
         )
     await _create(admin, topics, [t for t in _first(topics) if t.name in missing])
     # The others follow the input's real limit, which may be another than the setting.
-    limit = _limit(topics, await _configs(admin, [topics.input]))
+    limit = size_limit(topics, await _configs(admin, [topics.input]))
     if topics.backfill in missing:
-        await _create(admin, topics, [_topic(topics, topics.backfill, {_SIZE: str(limit)})])
+        await _create(admin, topics, [_topic(topics, topics.backfill, {SIZE: str(limit)})])
     elif topics.backfill is not None:
-        limit = _limit(topics, await _configs(admin, topics.inputs))
+        limit = size_limit(topics, await _configs(admin, topics.inputs))
     if topics.dead_letters in missing:
         await _create(admin, topics, [_dead_letters_topic(topics, limit)])
     partitions = await _await_topics(admin, topics.names)
@@ -247,26 +242,10 @@ async def _ensure(admin: AIOKafkaAdminClient, topics: TopicsConfig) -> TopicFact
     )
 
 
-def judge(
-    topics: TopicsConfig,
-    partitions: Mapping[str, int],
-    configs: Mapping[str, Mapping[str, str]],
-) -> tuple[list[str], tuple[str, ...]]:
-    """What the worker cannot run on, and what is merely other than the settings say.
-
-    Args:
-        partitions: by topic.
-        configs: Kafka's settings by topic; one that could not be read is taken to be right.
-    """
-    limit = _limit(topics, configs)
-    problems = _dead_letter_problems(topics, configs, limit) + _control_problems(topics, configs)
-    return problems, _differences(topics, partitions, configs)
-
-
 def _first(topics: TopicsConfig) -> list[NewTopic]:
-    outputs = {_TIMESTAMP: "LogAppendTime"}
+    outputs = {TIMESTAMP: "LogAppendTime"}
     return [
-        _topic(topics, topics.input, {_SIZE: str(topics.max_event_bytes)}),
+        _topic(topics, topics.input, {SIZE: str(topics.max_event_bytes)}),
         _topic(topics, topics.categories, outputs),
         _topic(topics, topics.attributes, outputs),
         _control_topic(topics),
@@ -279,11 +258,11 @@ def _topic(topics: TopicsConfig, name: str, configs: dict[str, str]) -> NewTopic
 
 def _dead_letters_topic(topics: TopicsConfig, limit: int) -> NewTopic:
     size = str(limit + DEAD_LETTER_HEADROOM_BYTES)
-    return _topic(topics, topics.dead_letters, {_TIMESTAMP: "LogAppendTime", _SIZE: size})
+    return _topic(topics, topics.dead_letters, {TIMESTAMP: "LogAppendTime", SIZE: size})
 
 
 def _control_topic(topics: TopicsConfig) -> NewTopic:
-    configs = {_CLEANUP: "compact"}
+    configs = {CLEANUP: "compact"}
     return NewTopic(topics.control, 1, topics.replication_factor, topic_configs=configs)
 
 
@@ -360,71 +339,3 @@ async def _configs(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str
         if wanted:
             await asyncio.sleep(_POLL_S)
     return found
-
-
-def _limit(topics: TopicsConfig, configs: Mapping[str, Mapping[str, Any]]) -> int:
-    """The largest of the inputs' that are in ``configs``."""
-    return max(
-        int(configs.get(name, {}).get(_SIZE, topics.max_event_bytes))
-        for name in topics.inputs
-        if name in configs or name == topics.input
-    )
-
-
-def _dead_letter_problems(
-    topics: TopicsConfig, configs: Mapping[str, Mapping[str, str]], limit: int
-) -> list[str]:
-    size = configs.get(topics.dead_letters, {}).get(_SIZE)
-    wanted = limit + DEAD_LETTER_HEADROOM_BYTES
-    if size is None or int(size) >= wanted:
-        return []
-    return [
-        f"topic {topics.dead_letters} has {_SIZE}={size}, topic {' or '.join(topics.inputs)} has "
-        f"{_SIZE}={limit}: a dead letter may be 64 KiB larger than its event, so the former must "
-        f"be {wanted} or more; {_alter(topics.dead_letters, _SIZE, wanted)}"
-    ]
-
-
-def _control_problems(topics: TopicsConfig, configs: Mapping[str, Mapping[str, str]]) -> list[str]:
-    policy = configs.get(topics.control, {}).get(_CLEANUP)
-    if policy is None or policy == "compact":
-        return []
-    return [
-        f"topic {topics.control} has {_CLEANUP}={policy}: the active release would be forgotten "
-        f"after the retention time; {_alter(topics.control, _CLEANUP, 'compact')}"
-    ]
-
-
-def _differences(
-    topics: TopicsConfig,
-    partitions: Mapping[str, int],
-    configs: Mapping[str, Mapping[str, str]],
-) -> tuple[str, ...]:
-    found = []
-    wanted = str(topics.max_event_bytes)
-    for name in topics.inputs:
-        count = partitions[name]
-        if count != topics.partitions:
-            found.append(
-                f"topic {name} has {count} partitions, SORTIMENT_PARTITIONS is "
-                f"{topics.partitions}: going on with {count}"
-            )
-        if (size := configs.get(name, {}).get(_SIZE, wanted)) != wanted:
-            found.append(
-                f"topic {name} has {_SIZE}={size}, SORTIMENT_MAX_EVENT_BYTES is {wanted}: going "
-                "on with the topic's"
-            )
-    found += [
-        f"topic {name} has {_TIMESTAMP}={kind}: latencies measured on it are the worker's clock; "
-        + _alter(name, _TIMESTAMP, "LogAppendTime")
-        for name in (topics.categories, topics.attributes, topics.dead_letters)
-        if (kind := configs.get(name, {}).get(_TIMESTAMP, "LogAppendTime")) != "LogAppendTime"
-    ]
-    return tuple(found)
-
-
-def _alter(topic: str, setting: str, value: object) -> str:
-    return (
-        f"kafka-configs.sh --alter --entity-type topics --entity-name {topic} "
-        f"--add-config {setting}={value}"
-    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from worker.kafka import KafkaConfig
-from worker.topics import TopicsConfig, ensure_topics, judge
+from worker.topic_checks import judge
+from worker.topics import TopicsConfig, ensure_topics
 
 TOPICS = TopicsConfig()
 PARTITIONS = {**dict.fromkeys(TOPICS.names, 12), TOPICS.control: 1}
