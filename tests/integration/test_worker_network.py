@@ -105,9 +105,15 @@ def epochs(run: HotPathRun) -> dict[int, int]:
     return {lane["partition"]: lane["epoch"] for lane in run.hot_path.status()["assigned"]}
 
 
-def slowest_s(run: HotPathRun) -> float:
-    slowest: float = run.hot_path.status()["delivery"]["slowest_s"]
-    return slowest
+async def outputs_on_their_way(network: Proxy, run: HotPathRun) -> None:
+    """Slow the network and wait until the worker waits for it: else it may have nothing to say."""
+    network.slow(down_s=1.0)
+
+    def why_not() -> str | None:
+        slowest_s = run.hot_path.status()["delivery"]["slowest_s"]
+        return None if 0 < slowest_s < 0.5 else f"the slowest takes {slowest_s} s"
+
+    await until(why_not, 30, "outputs on their way")
 
 
 def members(kafka: LocalKafka, group_id: str) -> int:
@@ -180,13 +186,7 @@ async def test_silence_shorter_than_the_session_is_said_and_waited_for(
         async with Feeder(inputs, group, backlog=BACKLOG):
             await goes_on(run)
             before = epochs(run)
-            # Silence falls while outputs are on their way: without any there is nothing to say.
-            network.slow(down_s=1.0)
-            await until(
-                lambda: None if 0 < slowest_s(run) < 0.5 else "nothing has just begun",
-                30,
-                "outputs on their way",
-            )
+            await outputs_on_their_way(network, run)
             network.stall()
             await says(run, "longer than 5 s")
             network.heal()
@@ -229,6 +229,7 @@ async def test_silence_longer_than_the_session_costs_the_partitions_for_a_while(
 
 async def test_a_full_disk_ends_the_broker_and_nothing_else(
     site: Site,
+    network: Proxy,
     settings: dict[str, object],
     noop: Path,
     taxonomy: Taxonomy,
@@ -239,6 +240,7 @@ async def test_a_full_disk_ends_the_broker_and_nothing_else(
     async with HotPathRun(settings, load_serving(noop)) as run:
         async with Feeder(inputs, group, backlog=BACKLOG):
             await goes_on(run)
+            await outputs_on_their_way(network, run)
             # No file may become longer than it is: what the broker writes fails in the middle.
             resource.prlimit(site.server.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
             await until(
@@ -250,6 +252,7 @@ async def test_a_full_disk_ends_the_broker_and_nothing_else(
             assert site.server._launched.poll() == 1
             await says(run, "take longer than 5 s")
             site.server.kill()
+            network.heal()
             await asyncio.to_thread(site.server.start)
             await goes_on(run, deadline_s=120)
         await group.caught_up()
