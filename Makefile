@@ -6,7 +6,8 @@ BIN := .venv/bin
 SETUP := $(PYTHON) scripts/setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench-stream bench-kernels chaos fuzz lock clean
+.PHONY: help setup demo test check format bench-stream bench-kernels bench-swaps chaos soak fuzz \
+  lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\): ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -48,10 +49,21 @@ bench-kernels: ## Kernels against dense torch, on a GPU where there is one: MASK
 	@$(BIN)/python -m benchmarks.kernels $(if $(MASKS),--masks "$(MASKS)") \
 	  $(if $(JSON),--json "$(JSON)") $(ARGS)
 
+bench-swaps: ## Releases swapped under full load: SWAPS=50 RELEASE=dir DATA=dir JSON=file
+	@$(SETUP) --needs-kafka
+	@$(BIN)/python -m benchmarks.swaps $(if $(SWAPS),--swaps "$(SWAPS)") \
+	  $(if $(RELEASE),--release "$(RELEASE)") $(if $(DATA),--data "$(DATA)") \
+	  $(if $(JSON),--json "$(JSON)") $(ARGS)
+
 chaos: ## Faults on three workers and three brokers: SEED=1 PRODUCTS=100000 JSON=file
 	@$(SETUP) --needs-kafka
 	@$(BIN)/python -m tests.chaos --page $(if $(SEED),--seed "$(SEED)") \
 	  $(if $(PRODUCTS),--products "$(PRODUCTS)") $(if $(JSON),--json "$(JSON)") $(ARGS)
+
+soak: ## Two workers for an hour, with faults; nothing may grow: MINUTES=60 SEED=1 JSON=file
+	@$(SETUP) --needs-kafka
+	@$(BIN)/python -m tests.soak --page $(if $(MINUTES),--minutes "$(MINUTES)") \
+	  $(if $(SEED),--seed "$(SEED)") $(if $(JSON),--json "$(JSON)") $(ARGS)
 
 fuzz: ## Mutated events through a real worker: N=100000 DATA=dir
 	@$(SETUP) --needs-kafka

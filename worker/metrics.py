@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    ProcessCollector,
+)
 
 __all__ = ["Metrics"]
 
@@ -17,6 +25,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        # Memory, descriptors and processor time of the process; what Python's collector did.
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.tasks = self._gauge("tasks", "asyncio tasks that are not done")
         self.events = self._counter("events", "Input events taken from Kafka")
         self.results = self._counter(
             "results", "Products whose outputs the broker has acknowledged"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import platform
 import socket
@@ -92,6 +93,7 @@ def add_views(app: faust.App, state: WorkerState) -> None:
     async def metrics(view: View, request: Request) -> Response:
         """Prometheus's text format."""
         state.metrics.ready.set(not state.not_ready())
+        state.metrics.tasks.set(len(asyncio.all_tasks()))
         return view.bytes(
             generate_latest(state.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
         )

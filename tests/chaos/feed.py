@@ -19,7 +19,6 @@ __all__ = ["Feed", "load_products"]
 
 # Prime: the keys fall on all partitions, each of them many times.
 _NUM_SELLERS = 97
-# One event in so many holds no product: dead letters go through the same faults.
 _BAD_EVERY = 50
 _BAD = b'{"product_id": '
 _TICK_S = 0.01
@@ -38,6 +37,7 @@ class Feed:
         num: how many events.
         seconds: over how long a time, evenly.
         ordered: keys are sellers, who come again and again; else every key is new.
+        bad_every: one event in so many holds no product: dead letters go through the same faults.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Feed:
         num: int,
         seconds: float,
         ordered: bool,
+        bad_every: int = _BAD_EVERY,
     ) -> None:
         self.sent: dict[Place, bool] = {}
         self._topic = topic
@@ -56,6 +57,7 @@ class Feed:
         self._num = num
         self._interval_s = seconds / num
         self._ordered = ordered
+        self._bad_every = bad_every
         self._refused: list[KafkaError] = []
         self._is_aborted = False
         self._failure: BaseException | None = None
@@ -121,7 +123,7 @@ class Feed:
             if self._is_aborted:
                 return
             product_id = f"p{number}"
-            is_product = number % _BAD_EVERY != _BAD_EVERY - 1
+            is_product = number % self._bad_every != self._bad_every - 1
             value = orjson.dumps(product | {"product_id": product_id}) if is_product else _BAD
             key = f"seller-{number % _NUM_SELLERS}" if self._ordered else product_id
             self._producer.produce(

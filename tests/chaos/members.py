@@ -118,6 +118,11 @@ class WorkerMember:
         self._process = self._new()
 
     @property
+    def process(self) -> WorkerProcess:
+        """The one that runs now, or ran last."""
+        return self._process
+
+    @property
     def has_ended(self) -> bool:
         """Whether its process is gone."""
         return self._process.child.poll() is not None

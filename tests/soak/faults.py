@@ -1,0 +1,138 @@
+"""Does to the system what the plan says, one thing after the other."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Producer
+
+from benchmarks.swaps.versions import announcement
+from tests.chaos.feed import Feed
+from tests.chaos.members import Journal, WorkerMember
+from tests.soak.plan import Kind
+from tests.streams import Place
+from worker.local.errors import LocalServiceError
+from worker.local.kafka import LocalKafka
+from worker.local.redis import LocalRedis
+from worker.releases import ACTIVE_RELEASE_KEY
+from worker.topics import TopicsConfig
+
+__all__ = ["Faults", "announce"]
+
+_BURST = 200
+_BURST_S = 0.5
+_SWAP_S = 120.0
+_LOOK_S = 0.25
+_ANNOUNCE_S = 60.0
+
+
+def announce(servers: str, topic: str, release: Path) -> str:
+    """Write a release to the control topic; returns its id.
+
+    Raises:
+        LocalServiceError: the broker does not take it.
+    """
+    said = announcement(release)
+    producer = Producer({"bootstrap.servers": servers, "acks": "all", "log_level": 2})
+    producer.produce(topic, said.to_json(), key=ACTIVE_RELEASE_KEY)
+    if producer.flush(_ANNOUNCE_S):
+        raise LocalServiceError(f"{topic} does not take the announcement of {said.release}")
+    return said.release
+
+
+class Faults:
+    """What may be done, and how often it was.
+
+    Args:
+        victim: the worker that may be hit.
+        fleet: all of them.
+        versions: of the release; the first is announced already.
+    """
+
+    def __init__(
+        self,
+        kafka: LocalKafka,
+        redis: LocalRedis,
+        topics: TopicsConfig,
+        victim: WorkerMember,
+        fleet: Sequence[WorkerMember],
+        versions: Sequence[Path],
+        products: Sequence[dict[str, Any]],
+        journal: Journal,
+    ) -> None:
+        self.done: Counter[Kind] = Counter()
+        self.sent: dict[Place, bool] = {}
+        self._kafka = kafka
+        self._redis = redis
+        self._topics = topics
+        self._victim = victim
+        self._fleet = fleet
+        self._versions = iter(versions[1:])
+        self._products = products
+        self._journal = journal
+        self._ways: dict[Kind, Callable[[], None]] = {
+            "sigterm": self._terminate,
+            "kill9": self._kill,
+            "redis": redis.restart,
+            "broker": kafka.restart,
+            "swap": self._swap,
+            "dead_letters": self._burst,
+        }
+
+    def do(self, kind: Kind) -> None:
+        """Do it, and wait until all workers are ready again; what goes wrong is noted.
+
+        Raises:
+            LocalServiceError: the broker or Redis did not come back.
+            RuntimeError: the broker did not take the burst.
+        """
+        self._journal.note(kind)
+        self._ways[kind]()
+        for member in self._fleet:
+            member.wait_well()
+        self._journal.note(f"{kind}: well")
+        self.done[kind] += 1
+
+    def _terminate(self) -> None:
+        self._victim.terminate()
+        self._victim.start()
+
+    def _kill(self) -> None:
+        self._victim.kill()
+        self._victim.start()
+
+    def _swap(self) -> None:
+        wanted = announce(self._kafka.bootstrap_servers, self._topics.control, next(self._versions))
+        deadline_s = time.monotonic() + _SWAP_S
+        for member in self._fleet:
+            while (active := _active(member)) != wanted:
+                if time.monotonic() > deadline_s:
+                    self._journal.odd(f"{member.name} serves {active}, not {wanted}")
+                    break
+                time.sleep(_LOOK_S)
+
+    def _burst(self) -> None:
+        """Events that are no products, at once."""
+        servers = self._kafka.bootstrap_servers
+        with Feed(
+            servers,
+            self._topics.input,
+            self._products,
+            num=_BURST,
+            seconds=_BURST_S,
+            ordered=True,
+            bad_every=1,
+        ) as feed:
+            self.sent |= feed.result()
+
+
+def _active(member: WorkerMember) -> str | None:
+    try:
+        active = member.process.status()["release"]["active"]
+    except LocalServiceError:
+        return None
+    return str(active["release"]) if active else None
