@@ -73,8 +73,7 @@ def batch_in_hand_s(batches: list[Batches], start_s: float, end_s: float) -> flo
     """
     longest = 0.0
     for before, after in itertools.pairwise(batches):
-        # A batch is seen at the look after its end, and its outputs after that of its delivery.
-        if after.at_s >= start_s and before.at_s <= end_s + _EVERY_S:
+        if after.at_s >= start_s and before.at_s <= end_s:
             ended = after.count - before.count
             if ended:
                 longest = max(longest, (after.seconds - before.seconds) / ended)

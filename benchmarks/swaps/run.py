@@ -153,7 +153,7 @@ ROWS = (
         "model",
         "trained model, a window of one batch",
         "model",
-        2_000,
+        1_000,
         {"max_poll_records": 32, "max_batch_tokens": 16_384},
     ),
     Row("model_windows", "trained model, windows of 2,000", "model", 4_000),
