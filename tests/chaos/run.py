@@ -67,7 +67,7 @@ class Bench:
     settings: dict[str, object]
     seed: int
     seconds: float
-    least_faults: int = 2
+    least_faults: int = 5
 
 
 @dataclass(frozen=True, slots=True)
