@@ -289,6 +289,9 @@ class Intake:
         lags = {}
         ends = await self._priorities.ends_of_held(list(self.lanes))
         for partition, lane in list(self.lanes.items()):
+            # Revoked while others were asked: aiokafka's answer would be a failed assertion.
+            if partition not in self.consumer.assignment():
+                continue
             end = ends.get(partition) or self.consumer.highwater(partition)
             if end is None or lane.delivered is None or not lane.is_open:
                 continue
