@@ -25,7 +25,7 @@ from worker.batching import BatchingConfig
 from worker.delivery import Delivery
 from worker.events import Window, dead_letter, joined
 from worker.fault_watch import FaultWatch
-from worker.heap import freeze_heap
+from worker.heap import freeze_heap, trim_heap_after
 from worker.inference import Batch
 from worker.intake import Intake
 from worker.lanes import Lane, Outcome, complete
@@ -116,6 +116,7 @@ class HotPath(Service):
             self._has_serving.set()
         if serving is not None:
             freeze_heap()
+            trim_heap_after(serving.release)
 
     def not_ready(self) -> list[str]:
         """Why the worker takes no traffic yet; empty when it does."""

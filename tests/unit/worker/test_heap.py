@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Iterator
 
 import pytest
 
-from worker.heap import freeze_heap
+from worker import heap
+from worker.heap import freeze_heap, trim_heap, trim_heap_after
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +23,7 @@ def _collector() -> Iterator[None]:
 
 class _Node:
     def __init__(self) -> None:
-        self.me = self
+        self.me: _Node | None = self
 
 
 def test_what_lives_is_out_of_sight() -> None:
@@ -37,3 +39,21 @@ def test_what_is_garbage_already_is_not_kept() -> None:
     del node
     freeze_heap()
     assert seen() is None
+
+
+def test_memory_can_be_given_back_at_any_time() -> None:
+    trim_heap()
+
+
+def test_memory_is_given_back_once_the_last_reference_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trimmed = threading.Event()
+    monkeypatch.setattr(heap, "trim_heap", trimmed.set)
+    monkeypatch.setattr(heap, "_TRIM_DELAY_S", 0.0)
+    node = _Node()
+    node.me = None
+    trim_heap_after(node)
+    assert not trimmed.is_set()
+    del node
+    assert trimmed.wait(10)
