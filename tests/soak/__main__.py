@@ -73,7 +73,7 @@ def main(minutes: float, seed: int, rate: float, json_path: Path | None, page: b
         extra = f' ARGS="--rate {rate:g}"' if rate != 100 else ""
         command = f"make soak MINUTES={minutes:g} SEED={seed}{extra}"
         written = write_page(
-            text, command=command, broker=result.broker, seed=seed, minutes=minutes, rate=rate
+            text, command=command, brokers=result.brokers, seed=seed, minutes=minutes, rate=rate
         )
         narrator.say(f"written: {written}")
     if json_path is not None:

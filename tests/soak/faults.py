@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.chaos.members import Journal, WorkerMember
 from tests.soak.plan import Kind
 from tests.streams import Place
 from worker.local.errors import LocalServiceError
-from worker.local.kafka import LocalKafka
+from worker.local.kafka_cluster import KafkaCluster
 from worker.local.redis import LocalRedis
 from worker.releases import ACTIVE_RELEASE_KEY
 from worker.topics import TopicsConfig
@@ -55,7 +56,7 @@ class Faults:
 
     def __init__(
         self,
-        kafka: LocalKafka,
+        cluster: KafkaCluster,
         redis: LocalRedis,
         topics: TopicsConfig,
         victim: WorkerMember,
@@ -66,7 +67,8 @@ class Faults:
     ) -> None:
         self.done: Counter[Kind] = Counter()
         self.sent: dict[Place, bool] = {}
-        self._kafka = kafka
+        self._cluster = cluster
+        self._brokers = cycle(cluster.brokers)
         self._redis = redis
         self._topics = topics
         self._victim = victim
@@ -78,7 +80,7 @@ class Faults:
             "sigterm": self._terminate,
             "kill9": self._kill,
             "redis": redis.restart,
-            "broker": kafka.restart,
+            "broker": self._restart_broker,
             "swap": self._swap,
             "dead_letters": self._burst,
         }
@@ -87,7 +89,7 @@ class Faults:
         """Do it, and wait until all workers are ready again; what goes wrong is noted.
 
         Raises:
-            LocalServiceError: the broker or Redis did not come back.
+            LocalServiceError: a broker or Redis did not come back.
             RuntimeError: the broker did not take the burst.
         """
         self._journal.note(kind)
@@ -105,8 +107,20 @@ class Faults:
         self._victim.kill()
         self._victim.start()
 
+    def _restart_broker(self) -> None:
+        """One after the other, in order and by a kill in turn."""
+        broker = next(self._brokers)
+        if self.done["broker"] % 2:
+            broker.kill()
+        else:
+            broker.terminate()
+        broker.start()
+        self._cluster.wait_whole()
+
     def _swap(self) -> None:
-        wanted = announce(self._kafka.bootstrap_servers, self._topics.control, next(self._versions))
+        wanted = announce(
+            self._cluster.bootstrap_servers, self._topics.control, next(self._versions)
+        )
         deadline_s = time.monotonic() + _SWAP_S
         for member in self._fleet:
             while (active := _active(member)) != wanted:
@@ -117,7 +131,7 @@ class Faults:
 
     def _burst(self) -> None:
         """Events that are no products, at once."""
-        servers = self._kafka.bootstrap_servers
+        servers = self._cluster.bootstrap_servers
         with Feed(
             servers,
             self._topics.input,

@@ -24,7 +24,7 @@ class Fault:
     Attributes:
         at_s: seconds from the beginning; later where the one before takes longer.
         kind: of the worker that may be hit: SIGTERM or SIGKILL, and a new start; else: Redis
-            restarted empty, the broker restarted, another release announced, events that are no
+            restarted empty, a broker restarted, another release announced, events that are no
             products.
     """
 

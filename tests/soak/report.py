@@ -21,7 +21,7 @@ _TOLD: dict[Kind, str] = {
     "sigterm": "worker 2 stopped (SIGTERM) and started again",
     "kill9": "worker 2 killed (SIGKILL) and started again",
     "redis": "Redis restarted, empty",
-    "broker": "the broker restarted",
+    "broker": "one of the brokers stopped or killed, in turn, and started again",
     "swap": "another release announced",
     "dead_letters": "200 events that are no products, at once",
 }
@@ -76,15 +76,15 @@ def as_json(result: Result, minutes: float, seed: int) -> dict[str, Any]:
 
 
 def write_page(
-    text: str, *, command: str, broker: str, seed: int, minutes: float, rate: float
+    text: str, *, command: str, brokers: str, seed: int, minutes: float, rate: float
 ) -> Path:
     """``docs/results/soak.md``, anew."""
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     today = datetime.datetime.now(tz=datetime.UTC).date()
     PAGE.write_text(
         f"# Soak, {today}\n\n"
-        f"- Hardware: {describe()}; broker, Redis and workers share it\n"
-        f"- Broker: {broker}; one, {PARTITIONS} partitions, replication 1\n"
+        f"- Hardware: {describe()}; brokers, Redis and workers share it\n"
+        f"- Brokers: {brokers}; {PARTITIONS} partitions, replication 3, min in-sync 2\n"
         f"- Workers: {NUM_WORKERS}, a flagship of a few thousand random weights on the sample "
         "catalog's taxonomy, exactly once\n"
         f"- Versions: {versions('aiokafka', 'faust-streaming', 'torch', 'confluent-kafka')}\n"

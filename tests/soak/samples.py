@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -47,11 +47,16 @@ class Sample:
 class Sampler:
     """Looks on a thread; a worker that does not answer is passed over."""
 
-    def __init__(self, fleet: Sequence[WorkerMember], broker_port: int, redis_port: int) -> None:
+    def __init__(
+        self,
+        fleet: Sequence[WorkerMember],
+        broker_ports: Collection[int],
+        redis_ports: Collection[int],
+    ) -> None:
         self.samples: list[Sample] = []
         self._fleet = fleet
-        self._broker_port = broker_port
-        self._redis_port = redis_port
+        self._broker_ports = broker_ports
+        self._redis_ports = redis_ports
         self._started_s = time.monotonic()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
@@ -86,8 +91,8 @@ class Sampler:
             rss_bytes=found.rss_bytes,
             threads=found.threads,
             descriptors=found.descriptors,
-            broker_connections=found.ports.count(self._broker_port),
-            redis_connections=found.ports.count(self._redis_port),
+            broker_connections=sum(port in self._broker_ports for port in found.ports),
+            redis_connections=sum(port in self._redis_ports for port in found.ports),
             tasks=tasks,
         )
 
