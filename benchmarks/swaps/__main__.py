@@ -116,6 +116,7 @@ def main(
                 for row in chosen:
                     narrator.step(f"{row.name}: {row.description}, {swaps} swaps under full load")
                     results.append(measure(bench, row))
+                    print(f"\n{table(results[-1:])}\n")
                     if code_digest(ROOT, _MEASURED) != code:
                         raise click.ClickException("the code changed while it was measured")
     except Stopped as stopped:

@@ -29,11 +29,11 @@ from benchmarks.swaps.verdict import (
     wrong_release,
 )
 from benchmarks.swaps.versions import announcement
+from worker.announcement import role_key
 from worker.kafka import KafkaConfig
 from worker.local.errors import LocalServiceError
 from worker.local.worker_process import WorkerProcess
 from worker.product_lines import ProductEvent
-from worker.releases import ACTIVE_RELEASE_KEY
 from worker.topics import TopicsConfig, ensure_topics
 
 __all__ = ["MAX_BEYOND_MS", "MAX_GROWTH", "ROWS", "Bench", "Result", "Row", "measure"]
@@ -259,7 +259,7 @@ class _Control:
     def announce(self, version: Path) -> str:
         """Announce a release; returns its id."""
         said = announcement(version)
-        self._producer.produce(self._topic, said.to_json(), key=ACTIVE_RELEASE_KEY)
+        self._producer.produce(self._topic, said.to_json(), key=role_key("active"))
         if self._producer.flush(_SWAP_S):
             raise LocalServiceError(f"{self._topic} does not take the announcement")
         return said.release

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from models.manifest import MANIFEST, Manifest
-from worker.releases import Announcement
+from worker.announcement import Announcement
 
 __all__ = ["announcement", "as_version"]
 

@@ -15,11 +15,11 @@ from models.release import Release
 from models.taxonomy import Taxonomy
 from tests.catalog import products, small_taxonomy
 from tests.ledger import Outputs, audit
-from tests.services import Record, WorkerTopics
-from tests.streams import Group, Inputs, until
+from tests.polling import until
+from tests.services import Record
+from tests.streams import Group, Inputs
 from worker.announce import publish
 from worker.kafka import KafkaConfig
-from worker.local.kafka import LocalKafka
 from worker.local.redis import LocalRedis
 from worker.local.worker_process import WorkerProcess
 from worker.topics import TopicsConfig, ensure_topics
@@ -52,29 +52,23 @@ def releases(tmp_path: Path) -> list[Release]:
 
 
 async def test_a_new_attribute_and_new_masks_take_effect_without_a_restart(
-    kafka: LocalKafka,
+    config: KafkaConfig,
+    names: TopicsConfig,
     redis_server: LocalRedis,
     worker_process: Callable[..., WorkerProcess],
     settings: dict[str, object],
-    worker_topics: WorkerTopics,
     inputs: Inputs,
     group: Group,
     group_id: str,
     read_outputs: Callable[[], Awaitable[Outputs]],
     releases: list[Release],
 ) -> None:
-    config = KafkaConfig(bootstrap_servers=kafka.bootstrap_servers)
-    names = TopicsConfig(
-        input=worker_topics.input_topic,
-        categories=worker_topics.categories_topic,
-        attributes=worker_topics.attributes_topic,
-        dead_letters=worker_topics.dead_letters_topic,
-        control=worker_topics.control_topic,
-    )
     await ensure_topics(config, names)
     before, after = releases
     await publish(before, str(before.directory), config, names)
-    worker = worker_process(**settings, redis_url=redis_server.url, mask_prefix=group_id)
+    worker = worker_process(
+        **settings, partitions=names.partitions, redis_url=redis_server.url, mask_prefix=group_id
+    )
     sent: list[Inputs] = []
     for release in releases:
         if sent:
@@ -96,7 +90,7 @@ async def test_a_new_attribute_and_new_masks_take_effect_without_a_restart(
         of_release = Outputs(
             _of(outputs.categories, release.id), _of(outputs.attributes, release.id), []
         )
-        audit(part, of_release, release.taxonomy, release=release.id, schemas=True)
+        audit(part, of_release, release.taxonomy, releases=[release.id], partitions=3, schemas=True)
     assert not outputs.dead_letters
     assert _attributes_of(outputs, before, "gifts") == set()
     assert _attributes_of(outputs, after, "gifts") == {"Occasion"}

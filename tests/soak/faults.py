@@ -16,10 +16,10 @@ from tests.chaos.feed import Feed
 from tests.chaos.members import Journal, WorkerMember
 from tests.soak.plan import Kind
 from tests.streams import Place
+from worker.announcement import role_key
 from worker.local.errors import LocalServiceError
 from worker.local.kafka_cluster import KafkaCluster
 from worker.local.redis import LocalRedis
-from worker.releases import ACTIVE_RELEASE_KEY
 from worker.topics import TopicsConfig
 
 __all__ = ["Faults", "announce"]
@@ -39,7 +39,7 @@ def announce(servers: str, topic: str, release: Path) -> str:
     """
     said = announcement(release)
     producer = Producer({"bootstrap.servers": servers, "acks": "all", "log_level": 2})
-    producer.produce(topic, said.to_json(), key=ACTIVE_RELEASE_KEY)
+    producer.produce(topic, said.to_json(), key=role_key("active"))
     if producer.flush(_ANNOUNCE_S):
         raise LocalServiceError(f"{topic} does not take the announcement of {said.release}")
     return said.release
