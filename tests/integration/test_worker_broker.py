@@ -51,12 +51,13 @@ async def test_a_worker_outlives_a_restart_and_a_power_cut_of_the_broker(
     inputs: Inputs,
     group: Group,
     read_outputs: ReadOutputs,
-    delivery: str,
 ) -> None:
+    # Exactly once needs more than one replica: a broker that holds the only one may skip, when it
+    # comes back, the ends of transactions that it had acknowledged. tests/chaos has three.
     make_topic(kafka.bootstrap_servers, inputs.topic, 4)
     worker = worker_process(
         release=noop,
-        delivery=delivery,
+        delivery="at_least_once",
         max_in_flight_products=400,
         max_poll_records=200,
         max_batch_products=64,
@@ -74,7 +75,7 @@ async def test_a_worker_outlives_a_restart_and_a_power_cut_of_the_broker(
 
     repeats = audit(inputs, await read_outputs(), taxonomy)
     # At most what was in hand when the broker went, each time.
-    assert len(repeats.places) <= {"exactly_once": 0, "at_least_once": 2 * 400}[delivery]
+    assert len(repeats.places) <= 2 * 400
     worker.terminate()
     assert worker.wait(60) == 0
 
