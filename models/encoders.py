@@ -6,7 +6,7 @@ Legend: B products, T tokens, H hidden size, S chosen layers, D features.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ __all__ = [
     "TextEncoder",
     "every_other_layer",
     "fast_dtype",
+    "last_layers",
     "load_pretrained",
 ]
 
@@ -60,6 +61,17 @@ class EncoderConfig:
         return cls(**{**raw, "layers": tuple(raw["layers"])})
 
 
+def last_layers(num_layers: int, count: int) -> tuple[int, ...]:
+    """The last ``count`` layers, as ave-label-masking, 4, concatenates them.
+
+    Raises:
+        ModelError: the encoder has fewer.
+    """
+    if count > num_layers:
+        raise ModelError(f"the encoder has {num_layers} layers, {count} CLS states were asked for")
+    return tuple(range(num_layers - count + 1, num_layers + 1))
+
+
 def every_other_layer(num_layers: int) -> tuple[int, ...]:
     """The knowledge skip of dhpc-amazon, C.1: every other layer, pooled with the last one."""
     return tuple(range(num_layers, 0, -2))[::-1]
@@ -92,6 +104,23 @@ class TextEncoder(nn.Module):
             return torch.cat(states, dim=1)
         return torch.stack(states).mean(dim=0)
 
+    def checkpoint_gradients(self) -> None:
+        """In training, compute a layer's inner states again for its backward pass: less memory.
+
+        Raises:
+            ModelError: the transformer cannot.
+        """
+        enable = getattr(self.transformer, "gradient_checkpointing_enable", None)
+        try:
+            if enable is None:
+                raise ValueError(f"{type(self.transformer).__name__} has no such switch")
+            enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        except ValueError as error:
+            raise ModelError(
+                f"the encoder cannot checkpoint gradients ({error}); set "
+                "train.checkpoint_gradients=false"
+            ) from error
+
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
@@ -102,14 +131,17 @@ class Pretrained:
 
 
 def load_pretrained(
-    name_or_directory: str, *, layers: tuple[int, ...] | None = None, pooling: LayerPooling
+    name_or_directory: str,
+    *,
+    layers: Callable[[int], tuple[int, ...]] = every_other_layer,
+    pooling: LayerPooling,
 ) -> Pretrained:
     """An encoder from a local directory or the Hugging Face hub.
 
     Weights are read from safetensors only, and no code that comes with a model is run.
 
     Args:
-        layers: whose CLS states are pooled; None: every other one and the last.
+        layers: whose CLS states are pooled, of so many layers.
 
     Raises:
         ModelError: not there, not an encoder, no safetensors, or no fast tokenizer.
@@ -142,9 +174,9 @@ def load_pretrained(
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise ModelError(f"{where} has no fast tokenizer (tokenizer.json)")
     num_layers = int(config.num_hidden_layers)
-    layers = layers or every_other_layer(num_layers)
-    if max(layers) > num_layers:
-        raise ModelError(f"{where} has {num_layers} layers, so there is no layer {max(layers)}")
+    chosen = layers(num_layers)
+    if max(chosen) > num_layers:
+        raise ModelError(f"{where} has {num_layers} layers, so there is no layer {max(chosen)}")
     pad_id = tokenizer.pad_token_id
     settings = EncoderConfig(
         # Names with an underscore say where the files lay, which a release is not to tell; the
@@ -154,7 +186,7 @@ def load_pretrained(
             for key, value in json.loads(config.to_json_string(use_diff=False)).items()
             if not key.startswith("_") and key not in ("id2label", "label2id")
         },
-        layers=layers,
+        layers=chosen,
         pooling=pooling,
         pad_id=0 if pad_id is None else int(pad_id),
     )

@@ -217,7 +217,11 @@ class _Attributes:
         self.thresholds = thresholds
 
     def score_labels(
-        self, features: Tensor, masks: DeviceMasks, mask_rows: NDArray[np.int64]
+        self,
+        features: Tensor,
+        masks: DeviceMasks,
+        mask_rows: NDArray[np.int64],
+        category_rows: NDArray[np.int64],
     ) -> LabelScores:
         return self._head.labels_above(features, masks, mask_rows, self._thresholds)
 

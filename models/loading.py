@@ -31,6 +31,12 @@ _TOLERANCE = 0.05
 _TOP_K = 5
 
 
+def _ave_bert(release: Release, device: torch.device, dtype: Dtype) -> Predictor:
+    from models.ave_bert import load_ave_bert
+
+    return load_ave_bert(release, device, dtype)
+
+
 def _flagship(release: Release, device: torch.device, dtype: Dtype) -> Predictor:
     from models.flagship import load_flagship
 
@@ -45,6 +51,7 @@ def _noop(release: Release, device: torch.device, dtype: Dtype) -> Predictor:
 
 # Imported when used: an architecture's libraries take seconds to import.
 _ARCHITECTURES: Mapping[str, Callable[[Release, torch.device, Dtype], Predictor]] = {
+    "ave_bert": _ave_bert,
     "flagship": _flagship,
     "noop": _noop,
 }

@@ -70,7 +70,11 @@ class _NoopAttributes:
         self.thresholds = thresholds
 
     def score_labels(
-        self, features: Tensor, masks: DeviceMasks, mask_rows: NDArray[np.int64]
+        self,
+        features: Tensor,
+        masks: DeviceMasks,
+        mask_rows: NDArray[np.int64],
+        category_rows: NDArray[np.int64],
     ) -> LabelScores:
         """Up to three relevant labels from one that the place chooses; 0.9, 0.8, 0.7."""
         mask_indptr, mask_indices = masks.indptr.cpu().numpy(), masks.indices.cpu().numpy()

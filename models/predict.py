@@ -99,4 +99,4 @@ def predict(
         if given_rows is not None:
             rows = np.where(given_rows >= 0, given_rows, rows)
         table, mask_rows = masks.lookup(rows)
-        return categories, attribute.score_labels(features, table, mask_rows)
+        return categories, attribute.score_labels(features, table, mask_rows, rows)

@@ -82,7 +82,11 @@ class AttributeModel(Protocol):
     thresholds: NDArray[np.float32]  # [labels]
 
     def score_labels(
-        self, features: Tensor, masks: DeviceMasks, mask_rows: NDArray[np.int64]
+        self,
+        features: Tensor,
+        masks: DeviceMasks,
+        mask_rows: NDArray[np.int64],
+        category_rows: NDArray[np.int64],
     ) -> LabelScores:
         """Labels at or above their thresholds.
 
@@ -90,6 +94,8 @@ class AttributeModel(Protocol):
             features: [B, D].
             masks: relevant labels per mask row, on the features' device.
             mask_rows: [B], int64, the mask row of each product's category; -1: no labels.
+            category_rows: [B], int64, that category's position in ``Taxonomy.categories``; -1:
+                none. For models that have more to a category than its mask.
         """
         ...
 

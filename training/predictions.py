@@ -183,9 +183,13 @@ class _Attributes:
     model: AttributeModel
 
     def score_labels(
-        self, features: Tensor, masks: DeviceMasks, mask_rows: NDArray[np.int64]
+        self,
+        features: Tensor,
+        masks: DeviceMasks,
+        mask_rows: NDArray[np.int64],
+        category_rows: NDArray[np.int64],
     ) -> LabelScores:
-        return self.model.score_labels(features, masks, mask_rows)
+        return self.model.score_labels(features, masks, mask_rows, category_rows)
 
 
 def _share_features(predictor: Predictor) -> Predictor:

@@ -157,7 +157,7 @@ def test_scores_of_leaves_and_of_relevant_labels(made: Made) -> None:
     assert found.rows.shape == (3, 3)
     np.testing.assert_allclose(found.scores.sum(axis=1), 1, rtol=1e-5)
     masks = DeviceMasks.from_masks(compile_masks(TAXONOMY, made.categories.ids, made.labels), CPU)
-    labels = attribute.score_labels(encoded, masks, np.array([0, -1, 2]))
+    labels = attribute.score_labels(encoded, masks, np.array([0, -1, 2]), np.array([0, -1, 2]))
     assert labels.indptr.tolist() == [0, 2, 2, 3]
     assert [made.labels.ids[row] for row in sorted(labels.rows[:2])] == [
         "Color=red",
