@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     "--limit",
     type=click.IntRange(1),
     envvar="LIMIT",
-    help="Training products at most.  [default: 20000 with --data, else all]",
+    help="Training products at most.  [default: 20000]",
 )
 @click.option(
     "--products",

@@ -24,8 +24,6 @@ from worker.product_lines import ProductEvent, read_events
 
 __all__ = ["DemoConfig", "run_demo"]
 
-# A frozen encoder reads 20,000 products in some minutes on two cores.
-_DEFAULT_LIMIT = 20_000
 # The catalog is easy: more is asked of what is assigned, so that some products go to review.
 _CATALOG_TARGET_ACCURACY = 0.97
 _LOGS = ROOT / ".run" / "demo"
@@ -38,7 +36,7 @@ class DemoConfig:
 
     Attributes:
         data: folder of a data set; None: the sample catalog.
-        limit: training products at most; None: all of the catalog, 20,000 of ``data``.
+        limit: training products at most; None: the recipe's, 20,000.
         products: held-out products to send.
         json_path: also write the summary there.
     """
@@ -61,12 +59,11 @@ def run_demo(config: DemoConfig, stops: Stops) -> Summary:
     logs = _log_directory()
     narrator.step("Catalog")
     data = config.data.resolve() if config.data else prepare_data(narrator)
-    limit = config.limit if config.limit or not config.data else _DEFAULT_LIMIT
     held_out, events = _held_out(data, config.products)
     narrator.say(f"{len(held_out):,} held-out products to send, their labels kept back: {data}")
     narrator.step("Release: a frozen encoder and a bag of n-grams, heads trained on the catalog")
     target = None if config.data else _CATALOG_TARGET_ACCURACY
-    release = train(Training(data, limit, target), logs / "fit.log", narrator)
+    release = train(Training(data, config.limit, target), logs / "training.log", narrator)
     with run_services(config.broker, release, logs, narrator) as running:
         summary = stops.run(_stream(running, held_out, events, narrator))
         narrator.step("Summary: from what came out of Kafka and the labels kept back")

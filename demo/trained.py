@@ -24,9 +24,10 @@ CACHE = ROOT / ".cache" / "demo"
 # A release takes some 250 MB: enough to go back and forth between two data sets.
 _KEPT_RELEASES = 4
 _POLL_S = 0.2
-# `fit` saves its state when told to stop; heads and optimiser are written within seconds.
-_FIT_GRACE_S = 15.0
-_DATA_FILES = ("train.jsonl*", "valid.jsonl*", "taxonomy.json*")
+# A run saves its state when told to stop; heads and optimiser are written within seconds.
+_TRAIN_GRACE_S = 15.0
+_DATA_FILES = ("train.*", "valid.*", "taxonomy.json*")
+_RECIPE = "demo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,8 @@ class Training:
 
     Attributes:
         data: folder of a data set.
-        limit: training products at most; None: all.
-        target_accuracy: of what is assigned rather than sent to review; None: ``fit``'s default.
+        limit: training products at most; None: the recipe's.
+        target_accuracy: of what is assigned rather than sent to review; None: the recipe's.
     """
 
     data: Path
@@ -70,12 +71,12 @@ def prepare_data(narrator: Narrator) -> Path:
 
 
 def train(training: Training, log_path: Path, narrator: Narrator) -> Path:
-    """The release trained on the data by ``sortiment-train fit``; a kept one if nothing changed.
+    """The release trained on the data by ``sortiment-train run``; a kept one if nothing changed.
 
     Kept by data, limit, the code of models, kernels and training, and the locked packages.
 
     Raises:
-        LocalServiceError: ``fit`` failed; with its log.
+        LocalServiceError: training failed; with its log.
     """
     release = CACHE / "releases" / _release_key(training) / "flagship"
     if (release / "manifest.json").exists():
@@ -86,15 +87,15 @@ def train(training: Training, log_path: Path, narrator: Narrator) -> Path:
     release.parent.mkdir(parents=True, exist_ok=True)
     # Two demos at a time may train the same: each for itself, and the first one's is kept.
     staged = release.with_name(f".flagship-{os.getpid()}")
-    command = [program("sortiment-train"), "fit", "--data", str(training.data)]
-    command += ["--out", str(staged), "--name", "demo", "--cache-dir", str(CACHE / "fit")]
-    command += ["--progress" if narrator.live else "--no-progress"]
+    command = [program("sortiment-train"), "run", _RECIPE, f"data={training.data}"]
+    command += [f"out={staged}", f"cache={CACHE / 'training'}"]
+    command += [f"progress={'true' if narrator.live else 'false'}"]
     if training.limit is not None:
-        command += ["--limit", str(training.limit)]
+        command.append(f"limit={training.limit}")
     if training.target_accuracy is not None:
-        command += ["--target-accuracy", str(training.target_accuracy)]
+        command.append(f"system.target_accuracy={training.target_accuracy}")
     relay = Relay(log_path, narrator)
-    with ChildProcess("sortiment-train fit", command, log_path, grace_s=_FIT_GRACE_S) as child:
+    with ChildProcess("sortiment-train run", command, log_path, grace_s=_TRAIN_GRACE_S) as child:
         while (status := child.poll()) is None:
             relay.pump()
             time.sleep(_POLL_S)
@@ -115,7 +116,9 @@ def train(training: Training, log_path: Path, narrator: Narrator) -> Path:
 def _release_key(training: Training) -> str:
     files = [path for name in _DATA_FILES for path in sorted(training.data.glob(name))]
     for package in ("models", "kernels", "training"):
-        files += sorted((ROOT / package).rglob("*.py"))
+        files += sorted(
+            path for kind in ("*.py", "*.yaml") for path in (ROOT / package).rglob(kind)
+        )
     files += [Path(__file__), ROOT / "requirements.lock"]
     return _digest(files, [str(training.limit), str(training.target_accuracy)])[:16]
 

@@ -1,4 +1,4 @@
-"""``sortiment-train``: taxonomy, fit, evaluate.
+"""``sortiment-train``: taxonomy, recipes, run, evaluate.
 
 Exit codes: 0 done, 1 an expected error (on stderr, without a traceback), 2 wrong usage, 130
 interrupted. Commands are imported when they are called: ``--help`` does not wait for torch.
@@ -9,21 +9,13 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from models.errors import SortimentError
 from models.threads import wait_passively
 
-if TYPE_CHECKING:
-    import torch
-
 __all__ = ["cli", "main"]
-
-# Heads on 2,600 products: after 168 steps their attribute F1 was 0.74, after 504 it was 0.77.
-_FROZEN_STEPS = 500
 
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "evaluate": ("training.evaluate", "evaluate_command"),
@@ -64,150 +56,48 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with train and valid .jsonl(.gz) and taxonomy.json(.gz).",
-)
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the release; not there yet.",
-)
-@click.option(
-    "--encoder-model",
-    help="Hub id or directory of a Hugging Face encoder.  [default: the bundled MiniLM]",
-)
-@click.option(
-    "--encoder",
-    "gear",
-    type=click.Choice(["frozen", "finetune"]),
-    default="frozen",
-    help="frozen: its features are computed once and kept, heads are trained. "
-    "finetune: all of it is trained, for a GPU.",
-)
-@click.option("--limit", type=click.IntRange(1), help="Training products at most, at random.")
-@click.option(
-    "--epochs", type=click.IntRange(1), help="[default: 8 frozen (more on little data), 4 finetune]"
-)
-@click.option("--patience", type=click.IntRange(1), default=3, help="Epochs without progress.")
-@click.option("--batch-size", type=click.IntRange(1), default=128)
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Of the heads.")
-@click.option("--bag-lr", type=click.FloatRange(0, min_open=True), help="Of the hashed bag.")
-@click.option("--encoder-lr", type=click.FloatRange(0, min_open=True), help="Of its last layer.")
-@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.2)
-@click.option("--seed", type=click.IntRange(0), default=1)
-@click.option("--name", default="flagship", help="Of the release.")
-@click.option("--version", default="1", help="Of the release.")
-@click.option("--max-tokens", type=click.IntRange(8), default=96)
-@click.option("--layer-pooling", type=click.Choice(["concat", "mean"]), default="concat")
-@click.option("--hash-buckets", type=click.IntRange(1, 2**31), default=2**18)
-@click.option("--hash-dim", type=click.IntRange(1), default=128)
-@click.option(
-    "--target-accuracy",
-    type=click.FloatRange(0, 1),
-    default=0.9,
-    help="Of assigned products: below, a product goes to review.",
-)
-@click.option(
-    "--cache-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path.home() / ".cache" / "sortiment",
-    show_default="~/.cache/sortiment",
-    help="Features and interrupted runs.",
-)
-@click.option(
-    "--resume/--fresh", default=True, help="Go on from an interrupted run of the same settings."
-)
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--progress/--no-progress", default=None, help="[default: on a terminal]")
-def fit(
-    data: Path,
-    out: Path,
-    encoder_model: str | None,
-    gear: str,
-    limit: int | None,
-    epochs: int | None,
-    patience: int,
-    batch_size: int,
-    lr: float | None,
-    bag_lr: float | None,
-    encoder_lr: float | None,
-    dropout: float,
-    seed: int,
-    name: str,
-    version: str,
-    max_tokens: int,
-    layer_pooling: str,
-    hash_buckets: int,
-    hash_dim: int,
-    target_accuracy: float,
-    cache_dir: Path,
-    resume: bool,
-    device: str,
-    progress: bool | None,
-) -> None:
-    """Train the flagship on a data set and write a release.
+@click.argument("recipe")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+def run(recipe: str, settings: tuple[str, ...]) -> None:
+    """Train what RECIPE describes and write a release.
 
-    A run that is interrupted (Ctrl-C) goes on where it stopped when the same command is given
-    again, and ends with the same weights.
+    RECIPE is a name that `sortiment-train recipes` lists, or a YAML file. KEY=VALUE sets what it
+    leaves open or changes it; keys within a mapping are joined by dots:
+
+        sortiment-train run flagship data=DIR out=releases/shop/1 train.epochs=4
+
+    data is a folder with train and valid as .jsonl, .jsonl.gz or .parquet and taxonomy.json(.gz);
+    out is the release's folder, not there yet. A run that is interrupted (Ctrl-C) goes on where it
+    stopped when the same command is given again, and ends with the same weights. Several GPUs or
+    machines: torchrun --nproc-per-node 8 --no-python sortiment-train run ...
     """
-    from models.hashing import HashingConfig
-    from training.fit import FitConfig, bundled_encoder
-    from training.fit import fit as run
-    from training.learner import Rates
-    from training.loop import LoopConfig
+    from dataclasses import replace
 
-    given = {"heads": lr, "bag": bag_lr, "encoder": encoder_lr}
-    report = run(
-        FitConfig(
-            data=data,
-            out=out,
-            encoder_model=encoder_model or bundled_encoder(),
-            cache=cache_dir,
-            gear="frozen" if gear == "frozen" else "finetune",
-            name=name,
-            version=version,
-            limit=limit,
-            max_tokens=max_tokens,
-            layer_pooling="mean" if layer_pooling == "mean" else "concat",
-            hashing=HashingConfig(buckets=hash_buckets),
-            bag_dim=hash_dim,
-            dropout=dropout,
-            loop=LoopConfig(
-                epochs=epochs or (8 if gear == "frozen" else 4),
-                batch_size=batch_size,
-                seed=seed,
-                min_steps=_FROZEN_STEPS if epochs is None and gear == "frozen" else 0,
-                patience=patience,
-            ),
-            rates=Rates(**{key: value for key, value in given.items() if value is not None}),
-            target_accuracy=target_accuracy,
-            device=_device(device),
-            resume=resume,
-            progress=sys.stderr.isatty() if progress is None else progress,
-        ),
-        say=click.echo,
-    )
+    from training.recipe_files import load_recipe
+
+    loaded = load_recipe(recipe, settings)
+    from training.run import run as run_recipe
+
+    if loaded.progress is None:
+        loaded = replace(loaded, progress=sys.stderr.isatty())
+    report = run_recipe(loaded, say=click.echo)
+    if report is None:
+        return
     for measure, value in report.metrics.items():
         click.echo(f"valid {measure}: {value:.4f}")
     click.echo(" ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items()))
-    click.echo(f"release {name}/{version}: {report.release}")
+    click.echo(f"release {loaded.name}/{loaded.version}: {report.release}")
 
 
-def _device(name: str) -> torch.device:
-    import torch
+@cli.command()
+def recipes() -> None:
+    """List the recipes that come with the package."""
+    from training.recipe_files import packaged_recipes
 
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise click.UsageError(f"--device {name}: {error}") from error
-    return device
+    found = packaged_recipes()
+    width = max(map(len, found))
+    for name, about in found.items():
+        click.echo(f"{name:{width}}  {about}")
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
-"""Labelled products from JSONL files, streamed.
+"""Labelled products from JSONL and Parquet files, streamed.
 
-A data set is a folder with ``train``, ``valid`` and ``test`` as ``.jsonl`` or ``.jsonl.gz`` and
-``taxonomy.json`` or ``taxonomy.json.gz``. A line is a product as the worker takes it, with its
-true ``category`` (an id of the taxonomy) and its true ``attributes`` ([{name, value}]).
+A data set is a folder with ``train``, ``valid`` and ``test`` as ``.jsonl``, ``.jsonl.gz`` or
+``.parquet`` and ``taxonomy.json`` or ``taxonomy.json.gz``. A line (a row, with the same fields as
+columns) is a product as the worker takes it, with its true ``category`` (an id of the taxonomy)
+and its true ``attributes`` ([{name, value}]).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from io import BufferedIOBase
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from models.errors import ProductError, SortimentError
 from models.product import Product, parse_product
@@ -26,6 +30,9 @@ __all__ = ["DataError", "DataSet", "LabelledProduct", "read_products"]
 
 # A file with another format has as many bad lines as lines: these are enough to see why.
 _SHOWN_PROBLEMS = 20
+# Rows of a Parquet file that are Python objects at a time, however large its row groups are.
+_PARQUET_ROWS = 1024
+_PRODUCTS = ("jsonl", "jsonl.gz", "parquet")
 
 
 class DataError(SortimentError):
@@ -70,7 +77,20 @@ class DataSet:
         Raises:
             DataError: there is none. TaxonomyError: it has problems.
         """
-        return load_taxonomy(self._file("taxonomy", "json"))
+        return load_taxonomy(self.taxonomy_file)
+
+    @property
+    def taxonomy_file(self) -> Path:
+        """Where the taxonomy is."""
+        return self._file("taxonomy", ("json", "json.gz"))
+
+    def file(self, split: str) -> Path:
+        """Where the products of a split are.
+
+        Raises:
+            DataError: there is no such split, or more than one file of it.
+        """
+        return self._file(split, _PRODUCTS)
 
     def products(self, split: str) -> Iterator[LabelledProduct]:
         """The products of a split, as ``read_products`` gives them.
@@ -78,19 +98,32 @@ class DataSet:
         Raises:
             DataError: there is no such split (at once), or it has bad lines (at its end).
         """
-        return read_products(self._file(split, "jsonl"))
+        return read_products(self.file(split))
 
-    def _file(self, stem: str, suffix: str) -> Path:
-        names = (f"{stem}.{suffix}", f"{stem}.{suffix}.gz")
+    def count(self, split: str) -> int:
+        """How many lines that are not empty (rows) a split has.
+
+        Raises:
+            DataError: it is not there or cannot be read.
+        """
+        path = self.file(split)
+        with _readable(path):
+            if path.suffix == ".parquet":
+                return int(pq.ParquetFile(path).metadata.num_rows)
+            with _opened(path) as file:
+                return sum(1 for line in file if line.strip())
+
+    def _file(self, stem: str, suffixes: tuple[str, ...]) -> Path:
+        names = [f"{stem}.{suffix}" for suffix in suffixes]
         found = [path for path in map(self.directory.joinpath, names) if path.is_file()]
         if len(found) != 1:
-            have = "both" if found else "neither"
-            raise DataError(f"{self.directory} needs {names[0]} or {names[1]}, it has {have}")
+            have = ", ".join(path.name for path in found) or "none of them"
+            raise DataError(f"{self.directory} needs one of {', '.join(names)}; it has {have}")
         return found[0]
 
 
 def read_products(path: Path) -> Iterator[LabelledProduct]:
-    """Labelled products of a ``.jsonl`` or ``.jsonl.gz`` file, one by one; empty lines are passed.
+    """Labelled products of a file, one by one; empty lines are passed.
 
     Raises:
         DataError: the file cannot be read; or, after its last line, naming how many lines were
@@ -98,19 +131,16 @@ def read_products(path: Path) -> Iterator[LabelledProduct]:
     """
     problems: list[str] = []
     num_bad = 0
-    try:
-        with _opened(path) as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    yield _parse(orjson.loads(line))
-                except (ProductError, ValueError) as error:
-                    num_bad += 1
-                    if num_bad <= _SHOWN_PROBLEMS:
-                        problems.append(f"  {path}, line {number}: {error}")
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    is_table = path.suffix == ".parquet"
+    with _readable(path):
+        for number, raw in _rows(path) if is_table else _lines(path):
+            try:
+                yield _parse(raw if is_table else orjson.loads(raw))
+            except (ProductError, ValueError) as error:
+                num_bad += 1
+                if num_bad <= _SHOWN_PROBLEMS:
+                    place = "row" if is_table else "line"
+                    problems.append(f"  {path}, {place} {number}: {error}")
     if num_bad:
         more = f"\n  and {num_bad - len(problems)} more" if num_bad > len(problems) else ""
         raise DataError(
@@ -118,6 +148,28 @@ def read_products(path: Path) -> Iterator[LabelledProduct]:
             + "\n".join(problems)
             + more
         )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    with _opened(path) as file:
+        yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+    number = 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_PARQUET_ROWS):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
 
 
 def _opened(path: Path) -> BufferedIOBase | gzip.GzipFile:

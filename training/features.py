@@ -102,8 +102,8 @@ def encoder_digest(encoder: TextEncoder) -> str:
 def _key(digest: str, tokens: Ragged, encoder: TextEncoder) -> str:
     """Token ids stand for the texts, the tokenizer and its settings at once."""
     of = hashlib.sha256(digest.encode())
-    of.update(np.ascontiguousarray(tokens.indptr).tobytes())
-    of.update(np.ascontiguousarray(tokens.values).tobytes())
+    for array in (tokens.indptr, tokens.values):
+        of.update(np.ascontiguousarray(array).data)
     return of.hexdigest()[:32]
 
 

@@ -1,8 +1,8 @@
-"""The one training loop: batches, schedule, checkpoints, early stopping, resume.
+"""The one training loop: batches, schedule, averages, checkpoints, early stopping, resume.
 
 A run is a function of its settings, data and seed. A checkpoint holds all that it has come to
-(weights, optimisers, random state, best weights), so a run that was interrupted ends with the
-same weights as one that was not.
+(weights, optimisers, random state, averaged and best weights), so a run that was interrupted ends
+with the same weights as one that was not.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from models.errors import SortimentError
+from training.batches import epoch_batches, shares
+from training.processes import Processes
+from training.recipe import LoopSettings
+from training.scalars import Scalars
+from training.system import Learner
 
-__all__ = ["Interrupted", "LoopConfig", "Outcome", "epoch_batches", "train"]
-
-# Batches that are sorted by length together: enough for little padding, few enough to stay random.
-_BATCHES_A_POOL = 32
-_CLIP_NORM = 1.0
+__all__ = ["Interrupted", "Outcome", "num_epochs", "train"]
 
 
 class Interrupted(SortimentError):
@@ -46,37 +48,6 @@ class Interrupted(SortimentError):
         self.checkpoint = checkpoint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoopConfig:
-    """How long and in which steps to train.
-
-    Attributes:
-        min_steps: epochs are added until there are so many steps: a small data set has few a pass.
-        patience: epochs without a better quality on valid before the run stops.
-        warmup: share of all steps over which the learning rates rise from 0.
-        checkpoint_s: seconds between checkpoints; one is also written when interrupted.
-    """
-
-    epochs: int
-    batch_size: int
-    seed: int
-    min_steps: int = 0
-    patience: int = 3
-    warmup: float = 0.1
-    checkpoint_s: float = 120.0
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.patience < 1:
-            raise ValueError(
-                "epochs, batch_size and patience must be positive, got "
-                f"{self.epochs}, {self.batch_size}, {self.patience}"
-            )
-
-    def num_epochs(self, num_rows: int) -> int:
-        """Epochs at most over so many rows."""
-        return max(self.epochs, math.ceil(self.min_steps / math.ceil(num_rows / self.batch_size)))
-
-
 @dataclass(slots=True)
 class Outcome:
     """What a run came to. ``history`` holds the measures of each epoch, in order."""
@@ -87,75 +58,47 @@ class Outcome:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def epoch_batches(
-    num_rows: int,
-    batch_size: int,
-    *,
-    seed: int,
-    epoch: int,
-    lengths: NDArray[np.int64] | None = None,
-) -> list[NDArray[np.int64]]:
-    """Every row once, in random batches that only ``seed`` and ``epoch`` decide.
-
-    Args:
-        lengths: [N]; rows of like length share a batch where it is given (less padding).
-    """
-    random = np.random.default_rng([seed, epoch])
-    order = random.permutation(num_rows)
-    if lengths is not None:
-        pool = batch_size * _BATCHES_A_POOL
-        order = np.concatenate(
-            [
-                part[np.argsort(lengths[part], kind="stable")]
-                for part in (order[first : first + pool] for first in range(0, num_rows, pool))
-            ]
-            or [order]
-        )
-    batches = [order[first : first + batch_size] for first in range(0, num_rows, batch_size)]
-    if lengths is not None:
-        batches = [batches[place] for place in random.permutation(len(batches))]
-    return batches
+def num_epochs(settings: LoopSettings, steps_an_epoch: int) -> int:
+    """Epochs at most."""
+    return max(settings.epochs, math.ceil(settings.min_steps / max(1, steps_an_epoch)))
 
 
 def train(
-    model: nn.Module,
-    optimizers: Sequence[torch.optim.Optimizer],
-    loss_of: Callable[[NDArray[np.int64]], Tensor],
-    measure: Callable[[], Mapping[str, float]],
+    learner: Learner,
+    settings: LoopSettings,
     *,
-    config: LoopConfig,
-    num_rows: int,
-    lengths: NDArray[np.int64] | None = None,
+    seed: int,
+    processes: Processes,
     checkpoint: Path,
     fingerprint: str,
+    scalars: Scalars | None = None,
     progress: bool = True,
 ) -> Outcome:
-    """Train ``model`` in place and leave it with its best weights.
+    """Train a learner's model in place; leave it with its best weights, or its last ones.
 
     Args:
-        model: all parameters and buffers that training may change.
-        optimizers: with their peak learning rates set; they share one schedule, linear up over
-            the warm-up, cosine down to 0.
-        loss_of: the loss of a batch of row numbers [B].
-        measure: measures on valid; ``quality`` among them is to rise.
         checkpoint: file to keep the run in; removed by whoever publishes the outcome.
         fingerprint: of settings and data: a checkpoint of another run is not taken.
+        scalars: takes loss, rate and measures on the way.
+        progress: show bars on standard error.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, with the checkpoint written.
     """
-    steps = math.ceil(num_rows / config.batch_size)
-    epochs = config.num_epochs(num_rows)
+    model = learner.model
+    optimizers = learner.optimizers()
+    scaler = torch.amp.GradScaler(processes.device.type, enabled=settings.precision == "fp16")
+    steps_of = _Steps(learner, settings, seed, processes)
+    epochs = num_epochs(settings, steps_of.an_epoch)
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-    run = _Run(model, optimizers, checkpoint, fingerprint)
-    torch.manual_seed(config.seed)
+    run = _Run(model, optimizers, scaler, settings, checkpoint, fingerprint, processes)
+    torch.manual_seed(seed + processes.rank)
     run.resume()
+    loss_of = processes.wrapped(_LossOf(learner))
     written = time.monotonic()
     with _stop_requested() as stop_requested:
-        while run.epoch < epochs and not run.out_of_patience(config.patience):
-            batches = epoch_batches(
-                num_rows, config.batch_size, seed=config.seed, epoch=run.epoch, lengths=lengths
-            )
+        while run.epoch < epochs and not run.out_of_patience():
+            batches = steps_of.batches(run.epoch)
             model.train()
             with tqdm(
                 total=len(batches),
@@ -165,24 +108,79 @@ def train(
                 disable=not progress,
             ) as bar:
                 while run.step < len(batches):
-                    done = (run.epoch * steps + run.step) / (epochs * steps)
-                    _set_rates(optimizers, peaks, _schedule(done, config.warmup))
-                    run.total_loss += _step(model, optimizers, loss_of(batches[run.step]))
-                    run.step += 1
+                    done = (run.epoch * len(batches) + run.step) / (epochs * len(batches))
+                    share = _schedule(done, settings)
+                    _set_rates(optimizers, peaks, share)
+                    pieces = steps_of.pieces(batches[run.step])
+                    loss = _step(loss_of, optimizers, pieces, scaler, settings, processes)
+                    run.end_step(loss, done, is_last=run.step + 1 == len(batches))
                     bar.update()
-                    if stop_requested():
-                        run.save()
-                        raise Interrupted(checkpoint)
-                    if time.monotonic() - written > config.checkpoint_s:
+                    if scalars is not None:
+                        step = run.epoch * len(batches) + run.step
+                        scalars.step(step, loss=loss, rate=peaks[0][0] * share)
+                    is_due = time.monotonic() - written > settings.checkpoint_s
+                    stops, dues = processes.sums(stop_requested(), is_due and processes.is_main)
+                    if stops or dues:
                         run.save()
                         written = time.monotonic()
+                    if stops:
+                        raise Interrupted(checkpoint)
             model.eval()
-            run.end_epoch(measure(), steps)
+            run.end_epoch(learner.measure, len(batches))
+            if scalars is not None:
+                scalars.epoch(run.epoch * len(batches), run.outcome.history[-1])
             if progress:
                 tqdm.write(_line(run.outcome), file=sys.stderr)
-    model.load_state_dict(run.best)
+    run.finish()
     model.eval()
     return run.outcome
+
+
+class _LossOf(nn.Module):
+    """The learner's loss as a forward pass: the place where processes are averaged."""
+
+    def __init__(self, learner: Learner) -> None:
+        super().__init__()
+        self.model = learner.model
+        self._loss_of = learner.loss_of
+
+    def forward(self, rows: NDArray[np.int64]) -> Tensor:
+        return self._loss_of(rows)
+
+
+class _Steps:
+    """Which rows this process sees in which step."""
+
+    def __init__(
+        self, learner: Learner, settings: LoopSettings, seed: int, processes: Processes
+    ) -> None:
+        self._learner = learner
+        self._seed = seed
+        self._accumulate = settings.accumulate
+        self._processes = processes
+        self._size = settings.batch_size * settings.accumulate * processes.count
+        self.an_epoch = len(self.batches(0))
+
+    def batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        """Rows of each step, all processes together."""
+        learner = self._learner
+        return epoch_batches(
+            learner.num_rows,
+            self._size,
+            seed=self._seed,
+            epoch=epoch,
+            lengths=learner.lengths,
+            groups=learner.groups,
+        )
+
+    def pieces(self, batch: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], float]]:
+        """This process's batches of a step, with their weights."""
+        return shares(
+            batch,
+            accumulate=self._accumulate,
+            rank=self._processes.rank,
+            processes=self._processes.count,
+        )
 
 
 class _Run:
@@ -192,48 +190,111 @@ class _Run:
         self,
         model: nn.Module,
         optimizers: Sequence[torch.optim.Optimizer],
+        scaler: torch.amp.GradScaler,
+        settings: LoopSettings,
         checkpoint: Path,
         fingerprint: str,
+        processes: Processes,
     ) -> None:
         self._model = model
         self._optimizers = optimizers
+        self._scaler = scaler
+        self._settings = settings
         self._checkpoint = checkpoint
         self._fingerprint = fingerprint
+        self._processes = processes
         self.epoch = 0
         self.step = 0
         self.total_loss = 0.0
         self.outcome = Outcome()
-        self.best: dict[str, Tensor] = model.state_dict()
+        self._best: dict[str, Tensor] | None = None
+        # Made when averaging begins: a second copy of all weights.
+        self._average: AveragedModel | None = None
 
-    def out_of_patience(self, patience: int) -> bool:
-        return self.epoch - 1 - self.outcome.best_epoch >= patience and self.epoch > 0
+    def out_of_patience(self) -> bool:
+        patience = self._settings.patience
+        if patience is None or self.epoch == 0:
+            return False
+        return self.epoch - 1 - self.outcome.best_epoch >= patience
 
-    def end_epoch(self, measures: Mapping[str, float], steps: int) -> None:
-        self.outcome.history.append({"loss": self.total_loss / max(1, steps), **measures})
+    def end_step(self, loss: float, done: float, *, is_last: bool) -> None:
+        """Count a step; ``done`` of all were done before it."""
+        self.total_loss += loss
+        self.step += 1
+        settings = self._settings
+        if settings.average_from is None or done < settings.average_from:
+            return
+        if is_last or self.step % settings.average_every == 0:
+            self._averaged().update_parameters(self._model)
+
+    def end_epoch(self, measure: Callable[[], Mapping[str, float]], steps: int) -> None:
+        """Measure (the averaged weights, where there are any) and keep what is best."""
+        total = self._processes.sums(self.total_loss)[0] / self._processes.count
+        live = self._put_average_in()
+        measures = self._processes.of_main(measure)
+        self.outcome.history.append({"loss": total / max(1, steps), **measures})
         if measures["quality"] > self.outcome.best_quality:
             self.outcome.best_quality = measures["quality"]
             self.outcome.best_epoch = self.epoch
-            self.best = copy.deepcopy(self._model.state_dict())
+            if self._settings.patience is not None:
+                self._best = copy.deepcopy(self._model.state_dict())
+        if live is not None:
+            self._model.load_state_dict(live)
         self.epoch += 1
         self.outcome.epochs = self.epoch
         self.step = 0
         self.total_loss = 0.0
 
+    def finish(self) -> None:
+        """Put the weights in that the run is to end with."""
+        if self._best is not None:
+            self._model.load_state_dict(self._best)
+        else:
+            self._put_average_in()
+
+    def _averaged(self) -> AveragedModel:
+        if self._average is None:
+            # Buffers too: statistics of batch norm belong to the weights that they were seen with.
+            self._average = AveragedModel(self._model, use_buffers=True)
+        return self._average
+
+    def _put_average_in(self) -> dict[str, Tensor] | None:
+        """Averaged weights for the live ones, which are given back; None: there are none."""
+        if self._average is None:
+            return None
+        live = copy.deepcopy(self._model.state_dict())
+        self._model.load_state_dict(self._average.module.state_dict())
+        return live
+
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint, whole or not at all. All processes take part, the main one writes.
+
+        The sum of losses is each process's own, as is its random state.
+        """
+        own = self._processes.gathered(
+            {
+                "total_loss": self.total_loss,
+                "random": torch.get_rng_state(),
+                "device_random": torch.cuda.get_rng_state_all()
+                if torch.cuda.is_available()
+                else [],
+            }
+        )
+        if not self._processes.is_main:
+            return
         state: dict[str, Any] = {
             "fingerprint": self._fingerprint,
             "epoch": self.epoch,
             "step": self.step,
-            "total_loss": self.total_loss,
             "best_epoch": self.outcome.best_epoch,
             "best_quality": self.outcome.best_quality,
             "history": self.outcome.history,
             "model": self._model.state_dict(),
-            "best": self.best if self.outcome.best_epoch >= 0 else None,
+            "best": self._best,
+            "average": None if self._average is None else self._average.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
-            "random": torch.get_rng_state(),
-            "device_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "scaler": self._scaler.state_dict(),
+            "own": own,
         }
         self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._checkpoint.with_suffix(".new")
@@ -242,42 +303,78 @@ class _Run:
 
     def resume(self) -> None:
         """Go on from the checkpoint, where there is one of this run."""
-        if not self._checkpoint.exists():
-            return
-        state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
-        if state["fingerprint"] != self._fingerprint:
+        state = self._processes.of_main(self._read)
+        if state is None:
             return
         self.epoch, self.step = state["epoch"], state["step"]
-        self.total_loss = state["total_loss"]
         self.outcome = Outcome(
             state["best_epoch"], state["best_quality"], self.epoch, state["history"]
         )
         self._model.load_state_dict(state["model"])
-        if state["best"] is not None:
-            self.best = state["best"]
+        self._best = state["best"]
+        if state["average"] is not None:
+            self._averaged().load_state_dict(state["average"])
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        torch.set_rng_state(state["random"])
-        if state["device_random"]:
-            torch.cuda.set_rng_state_all(state["device_random"])
+        self._scaler.load_state_dict(state["scaler"])
+        own = state["own"][self._processes.rank]
+        self.total_loss = own["total_loss"]
+        torch.set_rng_state(own["random"])
+        if own["device_random"]:
+            torch.cuda.set_rng_state_all(own["device_random"])
+
+    def _read(self) -> dict[str, Any] | None:
+        if not self._checkpoint.exists():
+            return None
+        state: dict[str, Any] = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        is_same = state["fingerprint"] == self._fingerprint
+        return state if is_same and len(state["own"]) == self._processes.count else None
 
 
-def _step(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], loss: Tensor) -> float:
+def _step(
+    loss_of: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    pieces: Sequence[tuple[NDArray[np.int64], float]],
+    scaler: torch.amp.GradScaler,
+    settings: LoopSettings,
+    processes: Processes,
+) -> float:
+    """One step of the optimisers; the mean loss of this process's pieces, by their weights."""
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    dense = [p for p in model.parameters() if p.grad is not None and not p.grad.is_sparse]
-    nn.utils.clip_grad_norm_(dense, _CLIP_NORM)
+    total = 0.0
+    for rows, weight in pieces[:-1]:
+        with processes.without_averaging(loss_of):
+            total += _backward(loss_of, rows, weight, scaler)
+    total += _backward(loss_of, *pieces[-1], scaler)
     for optimizer in optimizers:
-        optimizer.step()
+        scaler.unscale_(optimizer)
+    if settings.clip_norm is not None:
+        dense = [p for p in loss_of.parameters() if p.grad is not None and not p.grad.is_sparse]
+        nn.utils.clip_grad_norm_(dense, settings.clip_norm)
+    for optimizer in optimizers:
+        scaler.step(optimizer)
+    scaler.update()
+    return total
+
+
+def _backward(
+    loss_of: nn.Module, rows: NDArray[np.int64], weight: float, scaler: torch.amp.GradScaler
+) -> float:
+    loss: Tensor = loss_of(rows) * weight
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     return float(loss.detach())
 
 
-def _schedule(done: float, warmup: float) -> float:
+def _schedule(done: float, settings: LoopSettings) -> float:
     """Share of the peak learning rate when ``done`` of all steps are done."""
+    warmup = settings.warmup
     if done < warmup:
         return (done + 1e-3) / (warmup + 1e-3)
-    return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+    left = 1 - (done - warmup) / (1 - warmup)
+    if settings.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+    return left if settings.schedule == "linear" else 1.0
 
 
 def _set_rates(

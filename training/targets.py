@@ -17,7 +17,7 @@ from models.prepare import Ragged
 from models.taxonomy import Taxonomy, compile_masks, label_id
 from training.data import LabelledProduct
 
-__all__ = ["Oddities", "Targets", "label_spaces", "targets_of"]
+__all__ = ["Labeller", "Oddities", "Targets", "label_spaces"]
 
 
 @dataclass(slots=True)
@@ -71,65 +71,74 @@ def label_spaces(taxonomy: Taxonomy) -> tuple[LabelSpace, LabelSpace]:
     return LabelSpace(tuple(taxonomy.leaves)), LabelSpace(tuple(taxonomy.label_ids()))
 
 
-def targets_of(
-    taxonomy: Taxonomy,
-    categories: LabelSpace,
-    labels: LabelSpace,
-    products: Sequence[LabelledProduct],
-) -> tuple[list[int], Targets, Oddities]:
-    """Rows of all labels.
+class Labeller:
+    """Labels of products as rows, a chunk at a time; counts what is odd in all of them.
 
-    Returns:
-        Places in ``products`` that have a leaf, the targets of those products, and the counts.
-
-    Raises:
-        SortimentError: no product has a leaf of the taxonomy for a category.
+    Attributes:
+        masks: relevant labels per category row.
+        odd: of all products so far.
     """
-    odd = Oddities(products=len(products))
-    masks = compile_masks(taxonomy, categories.ids, labels)
-    relevant = [frozenset(masks.row(row).tolist()) for row in range(len(masks))]
-    kept: list[int] = []
-    leaves: list[int] = []
-    mask_rows: list[int] = []
-    rows: list[list[int]] = []
-    unknown = None
-    for place, item in enumerate(products):
-        leaf = categories.row_of.get(item.category)
-        if leaf is None:
-            inner = item.category in taxonomy.categories
-            odd.inner_categories += inner
-            odd.unknown_categories += not inner
-            unknown = item.category
-            continue
-        positives = []
-        for attribute, value in item.attributes:
-            row = labels.row_of.get(label_id(attribute, value))
-            if row is None:
-                odd.unknown_attributes += 1
-            elif row not in relevant[leaf]:
-                odd.irrelevant_attributes += 1
-            else:
-                positives.append(row)
-        odd.without_attributes += not positives
-        kept.append(place)
-        leaves.append(leaf)
-        mask_rows.append(leaf if positives else -1)
-        rows.append(sorted(set(positives)))
-    if products and not kept:
-        raise SortimentError(
-            f"none of {len(products)} products has a leaf of the taxonomy {taxonomy.name!r} for a "
-            f"category, one has {unknown!r}: is it the taxonomy of this data?"
-        )
-    indptr = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum([len(row) for row in rows], out=indptr[1:])
-    flat = np.array([row for positives in rows for row in positives], dtype=np.int64)
-    return (
-        kept,
-        Targets(
+
+    def __init__(self, taxonomy: Taxonomy, categories: LabelSpace, labels: LabelSpace) -> None:
+        self._taxonomy = taxonomy
+        self._categories = categories
+        self._labels = labels
+        self.masks = compile_masks(taxonomy, categories.ids, labels)
+        self._relevant = [frozenset(self.masks.row(row).tolist()) for row in range(len(self.masks))]
+        self.odd = Oddities()
+        self._unknown: str | None = None
+        self._num_kept = 0
+
+    def targets(self, products: Sequence[LabelledProduct]) -> tuple[list[int], Targets]:
+        """Places in ``products`` that have a leaf, and the targets of those products."""
+        odd = self.odd
+        odd.products += len(products)
+        kept: list[int] = []
+        leaves: list[int] = []
+        mask_rows: list[int] = []
+        rows: list[list[int]] = []
+        for place, item in enumerate(products):
+            leaf = self._categories.row_of.get(item.category)
+            if leaf is None:
+                inner = item.category in self._taxonomy.categories
+                odd.inner_categories += inner
+                odd.unknown_categories += not inner
+                self._unknown = item.category
+                continue
+            positives = []
+            for attribute, value in item.attributes:
+                row = self._labels.row_of.get(label_id(attribute, value))
+                if row is None:
+                    odd.unknown_attributes += 1
+                elif row not in self._relevant[leaf]:
+                    odd.irrelevant_attributes += 1
+                else:
+                    positives.append(row)
+            odd.without_attributes += not positives
+            kept.append(place)
+            leaves.append(leaf)
+            mask_rows.append(leaf if positives else -1)
+            rows.append(sorted(set(positives)))
+        self._num_kept += len(kept)
+        indptr = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=indptr[1:])
+        flat = np.array([row for positives in rows for row in positives], dtype=np.int64)
+        return kept, Targets(
             np.array(leaves, dtype=np.int64),
             np.array(mask_rows, dtype=np.int64),
             Ragged(flat, indptr),
-            masks,
-        ),
-        odd,
-    )
+            self.masks,
+        )
+
+    def check(self) -> None:
+        """To be called after the last product.
+
+        Raises:
+            SortimentError: no product had a leaf of the taxonomy for a category.
+        """
+        if self.odd.products and not self._num_kept:
+            raise SortimentError(
+                f"none of {self.odd.products} products has a leaf of the taxonomy "
+                f"{self._taxonomy.name!r} for a category, one has {self._unknown!r}: is it the "
+                "taxonomy of this data?"
+            )

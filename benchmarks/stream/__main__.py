@@ -80,7 +80,7 @@ def main(
             releases["model"] = release.resolve()
         elif any(row.release == "model" for row in chosen):
             limit = None if data is None else _TRAIN_LIMIT
-            releases["model"] = train(Training(source, limit), directory / "fit.log", narrator)
+            releases["model"] = train(Training(source, limit), directory / "training.log", narrator)
         totals = {"noop": products, "model": model_products}
         counts = {row.name: totals[row.release] // _SHARE[row.name] for row in chosen}
         events = load_events(source, max(counts.values()))

@@ -17,6 +17,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for package in ("models", "kernels", "training"):
         (root / package).mkdir(parents=True)
         (root / package / "code.py").write_text("x = 1")
+    (root / "training" / "recipe.yaml").write_text("x: 1")
     (root / "requirements.lock").write_text("a==1")
     monkeypatch.setattr(trained, "ROOT", root)
     directory = tmp_path / "data"
@@ -41,6 +42,7 @@ def test_the_same_twice(data: Path) -> None:
         "data/valid.jsonl.gz",
         "data/taxonomy.json",
         "root/training/code.py",
+        "root/training/recipe.yaml",
         "root/models/code.py",
         "root/kernels/code.py",
         "root/requirements.lock",

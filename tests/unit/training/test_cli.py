@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from models.errors import SortimentError
 from training import cli as cli_module
 from training.cli import cli, main
+from training.recipe_files import packaged_recipes
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -27,11 +28,11 @@ def test_help_names_all_commands_and_imports_no_torch() -> None:
         "from click.testing import CliRunner\n"
         "from training.cli import cli\n"
         "print(CliRunner().invoke(cli, ['--help']).output)\n"
-        "print(CliRunner().invoke(cli, ['fit', '--help']).output)\n"
+        "print(CliRunner().invoke(cli, ['run', '--help']).output)\n"
         "assert 'torch' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for name in ("evaluate", "fit", "taxonomy", "--encoder-model", "--resume"):
+    for name in ("evaluate", "recipes", "run", "taxonomy", "KEY=VALUE"):
         assert name in done.stdout
 
 
@@ -46,21 +47,31 @@ def test_listed_commands_exist() -> None:
 def test_wrong_usage_is_exit_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert run_main(monkeypatch, "fit", "--data", str(tmp_path)) == 2
-    assert "--out" in capsys.readouterr().err
+    assert run_main(monkeypatch, "run", "flagship", f"data={tmp_path}", "tarin.epochs=1") == 2
+    printed = capsys.readouterr().err
+    assert "out is missing" in printed
+    assert "did you mean train?" in printed
     assert run_main(monkeypatch, "nothing") == 2
-    arguments = ["--data", str(tmp_path), "--out", str(tmp_path / "r"), "--device", "moon"]
-    assert run_main(monkeypatch, "fit", *arguments) == 2
 
 
 def test_an_expected_error_is_exit_1_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert run_main(monkeypatch, "fit", "--data", str(tmp_path), "--out", str(tmp_path / "r")) == 1
+    given = [f"data={tmp_path}", f"out={tmp_path / 'r'}", "device=cpu"]
+    assert run_main(monkeypatch, "run", "flagship", *given) == 1
     printed = capsys.readouterr().err
     assert printed.startswith("error: ")
     assert "taxonomy.json" in printed
     assert "Traceback" not in printed
+
+
+def test_recipes_are_listed_with_a_line_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "recipes") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(packaged_recipes())
+    assert any(line.startswith("flagship ") and "encoder" in line for line in lines)
 
 
 def test_help_is_exit_0(monkeypatch: pytest.MonkeyPatch) -> None:

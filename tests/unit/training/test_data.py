@@ -3,9 +3,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from models.errors import TaxonomyError
+from tests.tiny_shop import write_shop
 from training.data import DataError, DataSet, read_products
 
 
@@ -88,12 +91,39 @@ def test_a_folder_that_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a folder"):
         DataSet(tmp_path / "nowhere")
     data = DataSet(tmp_path)
-    with pytest.raises(DataError, match=r"needs test\.jsonl or test\.jsonl\.gz, it has neither"):
+    with pytest.raises(DataError, match=r"needs one of test\.jsonl, .*it has none"):
         data.products("test")
     (tmp_path / "test.jsonl").touch()
     (tmp_path / "test.jsonl.gz").touch()
-    with pytest.raises(DataError, match="it has both"):
+    with pytest.raises(DataError, match=r"has test\.jsonl, test\.jsonl\.gz"):
         data.products("test")
     (tmp_path / "taxonomy.json").write_bytes(b"{}")
     with pytest.raises(TaxonomyError):
         _ = data.taxonomy
+
+
+def test_parquet_is_read_as_jsonl_is(tmp_path: Path) -> None:
+    data = write_shop(tmp_path / "data")
+    wanted = list(read_products(data / "train.jsonl.gz"))
+    lines = gzip.decompress((data / "train.jsonl.gz").read_bytes()).splitlines()
+    raw = [orjson.loads(each) for each in lines]
+    path = tmp_path / "train.parquet"
+    pq.write_table(pa.Table.from_pylist(raw), path, row_group_size=50)
+    assert list(read_products(path)) == wanted
+    assert DataSet(tmp_path).count("train") == DataSet(data).count("train") == len(wanted)
+
+
+def test_bad_rows_of_a_table_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "test.parquet"
+    rows = [{"product_id": "1", "title": "x", "category": "a"}, {"product_id": "2", "title": "y"}]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    with pytest.raises(DataError, match=r"row 2: missing_field"):
+        list(read_products(path))
+    path.write_bytes(b"no table")
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_products(path))
+
+
+def test_empty_lines_do_not_count(tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_bytes(b"\n" + line() + b"\n \n" + line())
+    assert DataSet(tmp_path).count("test") == 2

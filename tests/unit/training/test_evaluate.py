@@ -65,7 +65,7 @@ def test_limit_takes_the_first_products(release: Path, data: Path) -> None:
 
 
 def test_a_split_that_is_missing_or_empty(release: Path, data: Path) -> None:
-    with pytest.raises(DataError, match=r"needs valid\.jsonl"):
+    with pytest.raises(DataError, match=r"needs one of valid\.jsonl"):
         evaluate(release, data, split="valid")
     (data / "valid.jsonl").touch()
     with pytest.raises(DataError, match="has no products in valid"):

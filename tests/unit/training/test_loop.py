@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,45 +12,67 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.loop import Interrupted, LoopConfig, Outcome, epoch_batches, train
+from training.loop import Interrupted, Outcome, _schedule, num_epochs, train
+from training.processes import Processes
+from training.recipe import LoopSettings
 
 ROWS = 40
-CONFIG = LoopConfig(epochs=4, batch_size=8, seed=3)
+SETTINGS = LoopSettings(epochs=4, batch_size=8)
+AVERAGED = LoopSettings(
+    epochs=4,
+    batch_size=4,
+    accumulate=2,
+    patience=None,
+    schedule="linear",
+    clip_norm=None,
+    average_from=0.4,
+    average_every=2,
+)
 
 
 class Problem:
     """A small regression with dropout (random state matters) and a sparse embedding."""
 
-    def __init__(self) -> None:
+    num_rows = ROWS
+    lengths: NDArray[np.int64] | None = None
+    groups: NDArray[np.int64] | None = None
+
+    def __init__(self, dropout: float = 0.5) -> None:
+        self.dropout = dropout
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.bag = nn.EmbeddingBag(11, 4, sparse=True)
             self.linear = nn.Linear(4, 1)
             self.wanted = torch.randn(ROWS, 1)
         self.model = nn.ModuleDict({"bag": self.bag, "linear": self.linear})
-        self.optimizers = [
-            torch.optim.AdamW(self.linear.parameters(), lr=0.05),
-            torch.optim.SparseAdam(self.bag.parameters(), lr=0.05),
-        ]
         self.steps = 0
         self.after_step: Callable[[int], object] = lambda _step: None
         self.qualities = iter([0.1, 0.2, 0.3, 0.4])
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        return [
+            torch.optim.AdamW(self.linear.parameters(), lr=0.05),
+            torch.optim.SparseAdam(self.bag.parameters(), lr=0.05),
+        ]
+
+    def measure(self) -> dict[str, float]:
+        return {"quality": next(self.qualities)}
 
     def loss_of(self, rows: NDArray[np.int64]) -> Tensor:
         self.steps += 1
         self.after_step(self.steps)
         ids = torch.from_numpy(rows)[:, None] % 11
-        features = nn.functional.dropout(self.bag(ids), 0.5, self.model.training)
+        features = nn.functional.dropout(self.bag(ids), self.dropout, self.model.training)
         return nn.functional.mse_loss(self.linear(features), self.wanted[torch.from_numpy(rows)])
 
-    def run(self, checkpoint: Path, config: LoopConfig = CONFIG, fingerprint: str = "f") -> Outcome:
+    def run(
+        self, checkpoint: Path, settings: LoopSettings = SETTINGS, fingerprint: str = "f"
+    ) -> Outcome:
         return train(
-            self.model,
-            self.optimizers,
-            self.loss_of,
-            lambda: {"quality": next(self.qualities)},
-            config=config,
-            num_rows=ROWS,
+            self,
+            settings,
+            seed=3,
+            processes=Processes("cpu"),
             checkpoint=checkpoint,
             fingerprint=fingerprint,
             progress=False,
@@ -60,31 +83,84 @@ def weights(problem: Problem) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in problem.model.state_dict().items()}
 
 
+@pytest.mark.parametrize("settings", [SETTINGS, AVERAGED], ids=["plain", "averaged"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("step", [1, 7, 10])
+@pytest.mark.parametrize("step", [1, 7, 10, 18])
 def test_an_interrupted_run_ends_with_the_same_weights(
-    tmp_path: Path, number: signal.Signals, step: int
+    tmp_path: Path, number: signal.Signals, step: int, settings: LoopSettings
 ) -> None:
     whole = Problem()
-    whole.run(tmp_path / "a.pt")
+    whole.run(tmp_path / "a.pt", settings)
 
     first = Problem()
-    first.after_step = lambda done: os.kill(os.getpid(), number) if done == step else None
+    first.after_step = lambda done: (
+        os.kill(os.getpid(), number) if done == step * settings.accumulate else None
+    )
     with pytest.raises(Interrupted, match="goes on from there") as interrupted:
-        first.run(tmp_path / "b.pt")
+        first.run(tmp_path / "b.pt", settings)
     assert interrupted.value.checkpoint == tmp_path / "b.pt"
-    assert first.steps == step
+    assert first.steps == step * settings.accumulate
 
     second = Problem()
     for _ in range((step - 1) // 5):
         next(second.qualities)
     torch.manual_seed(99)
-    outcome = second.run(tmp_path / "b.pt")
+    outcome = second.run(tmp_path / "b.pt", settings)
     assert outcome.epochs == 4
     assert len(outcome.history) == 4
     assert whole.steps == first.steps + second.steps
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(second)[name]), name
+
+
+def test_accumulated_batches_make_the_same_steps_as_large_ones(tmp_path: Path) -> None:
+    large, small = Problem(dropout=0), Problem(dropout=0)
+    ours = large.run(tmp_path / "a.pt", LoopSettings(epochs=2, batch_size=12))
+    theirs = small.run(tmp_path / "b.pt", LoopSettings(epochs=2, batch_size=3, accumulate=4))
+    assert small.steps > 3 * large.steps
+    for one, other in zip(ours.history, theirs.history, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+    for name, tensor in weights(large).items():
+        torch.testing.assert_close(tensor, weights(small)[name])
+
+
+def test_averaged_weights_are_the_mean_of_those_on_the_way(tmp_path: Path) -> None:
+    problem = Problem()
+    seen: list[dict[str, Tensor]] = []
+    problem.after_step = lambda _done: seen.append(weights(problem))
+    settings = LoopSettings(
+        epochs=2, batch_size=8, patience=None, average_from=0.5, average_every=2
+    )
+    problem.run(tmp_path / "run.pt", settings)
+    # Averaged: after steps 2 and 4 of the second epoch (seen by the steps after them), and after
+    # its last one, which nothing sees: the mean of three tells it.
+    for name, mean in weights(problem).items():
+        last = 3 * mean - seen[7][name] - seen[9][name]
+        assert not torch.allclose(last, mean, atol=1e-6)
+        assert torch.allclose(last, seen[9][name], atol=0.2)
+
+
+def test_without_patience_the_last_weights_are_kept(tmp_path: Path) -> None:
+    patient, stubborn = Problem(), Problem()
+    for problem in (patient, stubborn):
+        problem.qualities = iter([0.9, 0.1, 0.1, 0.1])
+    patient.run(tmp_path / "a.pt")
+    stubborn.run(tmp_path / "b.pt", LoopSettings(epochs=4, batch_size=8, patience=None))
+    assert any(
+        not torch.equal(tensor, weights(stubborn)[name])
+        for name, tensor in weights(patient).items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("schedule", "halfway", "end"), [("cosine", 0.5, 0.0), ("linear", 0.5, 0.0), ("constant", 1, 1)]
+)
+def test_schedules(schedule: Any, halfway: float, end: float) -> None:
+    settings = LoopSettings(epochs=1, batch_size=1, warmup=0.2, schedule=schedule)
+    assert _schedule(0.1, settings) == pytest.approx(0.5, abs=0.01)
+    assert _schedule(0.2, settings) == 1
+    assert _schedule(0.6, settings) == pytest.approx(halfway)
+    assert _schedule(1.0, settings) == pytest.approx(end)
 
 
 def test_a_checkpoint_of_another_run_is_not_taken(tmp_path: Path) -> None:
@@ -101,7 +177,7 @@ def test_checkpoints_are_written_on_the_way(tmp_path: Path) -> None:
     problem = Problem()
     seen: list[bool] = []
     problem.after_step = lambda _done: seen.append((tmp_path / "run.pt").exists())
-    problem.run(tmp_path / "run.pt", LoopConfig(epochs=1, batch_size=8, seed=3, checkpoint_s=-1.0))
+    problem.run(tmp_path / "run.pt", LoopSettings(epochs=1, batch_size=8, checkpoint_s=-1.0))
     assert seen == [False, True, True, True, True]
 
 
@@ -110,9 +186,7 @@ def test_the_best_weights_are_kept_and_a_run_without_progress_stops(tmp_path: Pa
     problem.qualities = iter([0.1, 0.9, 0.2, 0.3, 0.4, 0.5])
     after: list[dict[str, Tensor]] = []
     problem.after_step = lambda done: after.append(weights(problem)) if done % 5 == 1 else None
-    outcome = problem.run(
-        tmp_path / "run.pt", LoopConfig(epochs=6, batch_size=8, seed=3, patience=2)
-    )
+    outcome = problem.run(tmp_path / "run.pt", LoopSettings(epochs=6, batch_size=8, patience=2))
     assert (outcome.best_epoch, outcome.best_quality, outcome.epochs) == (1, 0.9, 4)
     # What the third epoch started from is what the second came to.
     for name, tensor in weights(problem).items():
@@ -125,38 +199,7 @@ def test_former_signal_handlers_are_put_back(tmp_path: Path) -> None:
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-@pytest.mark.parametrize("with_lengths", [False, True])
-@pytest.mark.parametrize("num_rows", [0, 1, 7, 500])
-def test_an_epoch_holds_every_row_once(num_rows: int, with_lengths: bool) -> None:
-    lengths = np.arange(num_rows)[::-1].copy() if with_lengths else None
-    batches = epoch_batches(num_rows, 7, seed=1, epoch=0, lengths=lengths)
-    assert all(0 < len(batch) <= 7 for batch in batches)
-    assert sorted(row for batch in batches for row in batch.tolist()) == list(range(num_rows))
-
-
-def test_batches_follow_seed_and_epoch() -> None:
-    one = [batch.tolist() for batch in epoch_batches(50, 7, seed=1, epoch=0)]
-    assert one == [batch.tolist() for batch in epoch_batches(50, 7, seed=1, epoch=0)]
-    assert one != [batch.tolist() for batch in epoch_batches(50, 7, seed=1, epoch=1)]
-    assert one != [batch.tolist() for batch in epoch_batches(50, 7, seed=2, epoch=0)]
-
-
-def test_rows_of_like_length_share_a_batch() -> None:
-    lengths = np.random.default_rng(0).integers(1, 100, 1000)
-    sorted_spread = [
-        np.ptp(lengths[batch])
-        for batch in epoch_batches(1000, 10, seed=1, epoch=0, lengths=lengths)
-    ]
-    assert np.mean(sorted_spread) < 10
-
-
-def test_wrong_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="must be positive"):
-        LoopConfig(epochs=0, batch_size=1, seed=0)
-
-
 def test_a_small_data_set_is_passed_more_often() -> None:
-    config = LoopConfig(epochs=3, batch_size=8, seed=0, min_steps=20)
-    assert config.num_epochs(40) == 4
-    assert config.num_epochs(33) == 4
-    assert config.num_epochs(800) == 3
+    settings = LoopSettings(epochs=3, batch_size=8, min_steps=20)
+    assert num_epochs(settings, 5) == 4
+    assert num_epochs(settings, 100) == 3

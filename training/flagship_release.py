@@ -1,4 +1,4 @@
-"""From a trained network to a release: temperatures, thresholds, measures, examples, files."""
+"""From a trained flagship to a release: temperatures, thresholds, measures, examples, files."""
 
 from __future__ import annotations
 
@@ -17,12 +17,9 @@ from models.product import Product
 from models.release import write_release
 from models.taxonomy import Taxonomy
 from training.calibrate import abstention_thresholds, attribute_thresholds, fit_temperatures
-from training.learner import Learner, Scored, positive_labels
+from training.flagship_learner import FlagshipLearner, Scored, positive_labels
 
 __all__ = ["Fitted", "publish"]
-
-# Enough to catch a wrong tokenizer, a wrong row order or a broken kernel within a second.
-_EXAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +28,7 @@ class Fitted:
 
     config: FlagshipConfig
     preparer: FlagshipPreparer
-    learner: Learner
+    learner: FlagshipLearner
     taxonomy: Taxonomy
     categories: LabelSpace
     labels: LabelSpace
@@ -44,10 +41,13 @@ def publish(
     name: str,
     version: str,
     target_accuracy: float,
-    examples_from: Sequence[Product],
+    examples: Sequence[Product],
     epochs: int,
 ) -> dict[str, float]:
     """Calibrate on valid and write the release.
+
+    Args:
+        examples: products of its self-check.
 
     Returns:
         Measures on valid, as served: masks by the predicted category, thresholds applied. They
@@ -69,8 +69,6 @@ def publish(
         category_thresholds=category_thresholds,
         label_thresholds=label_thresholds,
     )
-    chosen = np.linspace(0, len(examples_from) - 1, min(_EXAMPLES, len(examples_from)))
-    products = [examples_from[place] for place in chosen.astype(int)]
     write_release(
         out,
         name=name,
@@ -84,7 +82,7 @@ def publish(
         label_thresholds=label_thresholds if len(fitted.labels) else None,
         weights=weights,
         files={TOKENIZER_FILE: fitted.preparer.tokenizer.serialised},
-        examples=make_examples(predictor, products, fitted.taxonomy, learner.device),
+        examples=make_examples(predictor, examples, fitted.taxonomy, learner.device),
         metrics=metrics,
     )
     return metrics

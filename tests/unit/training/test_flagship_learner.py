@@ -12,7 +12,8 @@ from models.hashing import HashingConfig
 from models.labels import Masks
 from models.prepare import Prepared, Ragged
 from tests.tiny_encoder import save_tiny_bert
-from training.learner import Learner, Rates, Split, positive_labels
+from training.flagship_learner import FlagshipLearner, Split, positive_labels
+from training.recipe import Rates
 from training.targets import Targets
 
 RATES = Rates(heads=1.0, bag=2.0, encoder=0.5, layer_decay=0.5)
@@ -45,7 +46,7 @@ def net(tmp_path: Path) -> FlagshipNet:
 
 
 def test_lower_layers_learn_more_slowly(net: FlagshipNet) -> None:
-    learner = Learner(net, split(), split(), RATES, torch.device("cpu"))
+    learner = FlagshipLearner(net, split(), split(), RATES, torch.device("cpu"))
     dense, sparse = learner.optimizers()
     name_of = {id(parameter): name for name, parameter in learner.model.named_parameters()}
     rate_of = {name_of[id(group["params"][0])]: group["lr"] for group in dense.param_groups}
@@ -64,7 +65,7 @@ def test_lower_layers_learn_more_slowly(net: FlagshipNet) -> None:
 
 def test_a_frozen_encoder_is_not_trained(net: FlagshipNet) -> None:
     encoded = np.zeros((2, 32), dtype=np.float16)
-    learner = Learner(net, split(encoded), split(encoded), RATES, torch.device("cpu"))
+    learner = FlagshipLearner(net, split(encoded), split(encoded), RATES, torch.device("cpu"))
     assert learner.frozen
     assert not any(name.startswith("encoder") for name, _ in learner.model.named_parameters())
     learner.loss_of(np.array([0, 1])).backward()  # type: ignore[no-untyped-call]
@@ -73,20 +74,20 @@ def test_a_frozen_encoder_is_not_trained(net: FlagshipNet) -> None:
 
 
 def test_fine_tuning_reaches_the_encoder(net: FlagshipNet) -> None:
-    learner = Learner(net, split(), split(), RATES, torch.device("cpu"))
+    learner = FlagshipLearner(net, split(), split(), RATES, torch.device("cpu"))
     learner.loss_of(np.array([1, 0])).backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is not None for parameter in learner.model.parameters())
 
 
 def test_cached_and_fresh_features_agree(net: FlagshipNet) -> None:
     net.eval()
-    fresh = Learner(net, split(), split(), RATES, torch.device("cpu"))
+    fresh = FlagshipLearner(net, split(), split(), RATES, torch.device("cpu"))
     rows = np.array([1, 0])
     with torch.inference_mode():
         wanted = fresh.features(fresh.train_split, rows)
         ids = torch.tensor([[2, 9, 3], [2, 8, 3]])
         encoded = net.encoder(ids, torch.ones_like(ids)).half().numpy()
-        cached = Learner(net, split(encoded), split(encoded), RATES, torch.device("cpu"))
+        cached = FlagshipLearner(net, split(encoded), split(encoded), RATES, torch.device("cpu"))
         found = cached.features(cached.train_split, rows)
     torch.testing.assert_close(found, wanted, atol=5e-3, rtol=1e-3)
 
@@ -98,7 +99,7 @@ def test_positive_labels() -> None:
 
 def test_measures(net: FlagshipNet) -> None:
     net.eval()
-    learner = Learner(net, split(), split(), RATES, torch.device("cpu"))
+    learner = FlagshipLearner(net, split(), split(), RATES, torch.device("cpu"))
     found = learner.measure()
     assert set(found) == {"accuracy", "attribute_f1", "quality"}
     assert found["quality"] == pytest.approx((found["accuracy"] + found["attribute_f1"]) / 2)

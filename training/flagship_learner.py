@@ -1,4 +1,4 @@
-"""What the loop trains: the flagship over prepared products, in either gear.
+"""What the loop trains of a flagship, over prepared products, in either gear.
 
 The frozen gear reads an encoder's features from disk and trains mixer and heads; the fine-tuning
 gear runs the encoder and trains all of it. Losses, measures and optimisers are the same otherwise.
@@ -6,9 +6,7 @@ gear runs the encoder and trains all of it. Losses, measures and optimisers are 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,38 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kernels import masked_scores
-from models.encoders import fast_dtype
-from models.flagship import HASHED_IDS, INPUT_IDS, FlagshipNet, bag_inputs, pad
+from models.flagship import HASHED_IDS, INPUT_IDS, FlagshipNet, bag_inputs
 from models.labels import DeviceMasks
 from models.prepare import Prepared
+from training.encoding import encode_batch, layers_above
 from training.losses import attribute_loss, cascade_loss
+from training.recipe import Rates
 from training.targets import Targets
 
-__all__ = ["Learner", "Rates", "Scored", "Split"]
+__all__ = ["FlagshipLearner", "Scored", "Split", "positive_labels"]
 
 # Products scored at once on valid: bounds [B, leaves] at some tens of MB.
 _VALID_BATCH = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
-    """Peak learning rates and their like.
-
-    Attributes:
-        heads: of heads and norms. bag: of the hashed bag (sparse Adam). encoder: of the encoder's
-            last layer, where it is trained.
-        layer_decay: a layer's rate as a share of the next one's: lower layers know the language,
-            which the products do not change.
-        weight_decay: of the encoder's and the heads' matrices.
-        attribute_weight: of the attribute loss beside the category loss.
-    """
-
-    heads: float = 1e-3
-    bag: float = 1e-2
-    encoder: float = 5e-5
-    layer_decay: float = 0.9
-    weight_decay: float = 0.01
-    attribute_weight: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +56,38 @@ class Scored:
     features: Tensor
 
 
-class Learner:
-    """A network, its training and valid splits, and where it runs."""
+class FlagshipLearner:
+    """A network, its training and valid splits, and where it runs.
+
+    Args:
+        dtype: of the encoder's arithmetic, where it is trained.
+        sparse: give the bag gradients of touched rows only: not where NCCL averages them.
+    """
+
+    groups: NDArray[np.int64] | None = None
 
     def __init__(
-        self, net: FlagshipNet, train: Split, valid: Split, rates: Rates, device: torch.device
+        self,
+        net: FlagshipNet,
+        train: Split,
+        valid: Split,
+        rates: Rates,
+        device: torch.device,
+        *,
+        dtype: torch.dtype = torch.float32,
+        sparse: bool = True,
     ) -> None:
         self.device = device
+        self._dtype = dtype
         self.net = net.to(device)
         self.train_split = train
         self.valid_split = valid
         self._rates = rates
         self._masks = DeviceMasks.from_masks(train.targets.masks, device)
         self.frozen = train.encoded is not None
+        self.num_rows = len(train)
+        self.lengths = None if self.frozen else train.prepared.arrays[INPUT_IDS].lengths
+        net.mixer.bag.sparse = sparse
         parts: dict[str, nn.Module | None] = {
             "mixer": net.mixer,
             "category": net.category,
@@ -110,12 +107,13 @@ class Learner:
                 continue
             rate = rates.heads
             if name.startswith("encoder."):
-                rate = rates.encoder * rates.layer_decay ** self._layers_above(name)
+                rate = rates.encoder * rates.layer_decay ** layers_above(self.net.encoder, name)
             decay = rates.weight_decay if parameter.dim() > 1 else 0.0
             groups.append({"params": [parameter], "lr": rate, "weight_decay": decay})
+        of_bag = torch.optim.SparseAdam if self.net.mixer.bag.sparse else torch.optim.Adam
         return [
             torch.optim.AdamW(groups, fused=self.device.type == "cuda" or None),
-            torch.optim.SparseAdam([bag], lr=rates.bag),
+            of_bag([bag], lr=rates.bag),
         ]
 
     def features(self, split: Split, rows: NDArray[np.int64]) -> Tensor:
@@ -124,11 +122,8 @@ class Learner:
         if split.encoded is not None:
             encoded = torch.from_numpy(split.encoded[rows]).to(self.device).float()
         else:
-            input_ids, mask = pad(
-                split.prepared.arrays[INPUT_IDS].take(rows), self.net.encoder.config.pad_id
-            )
-            with self._mixed_precision():
-                encoded = self.net.encoder(input_ids.to(self.device), mask.to(self.device))
+            tokens = split.prepared.arrays[INPUT_IDS].take(rows)
+            encoded = encode_batch(self.net.encoder, tokens, self.device, self._dtype)
         features: Tensor = self.net.mixer(encoded, *hashed)
         return features
 
@@ -226,20 +221,6 @@ class Learner:
             )
         ]
         return np.concatenate(best)
-
-    def _mixed_precision(self) -> AbstractContextManager[object]:
-        dtype = fast_dtype(self.device)
-        if dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=dtype)
-
-    def _layers_above(self, name: str) -> int:
-        """How many layers lie above the one that a parameter of the encoder belongs to."""
-        num_layers = int(self.net.encoder.config.transformer["num_hidden_layers"])
-        found = re.search(r"\.(\d+)\.", name)
-        if found is not None:
-            return max(0, num_layers - 1 - int(found[1]))
-        return num_layers if "embedding" in name else 0
 
 
 def positive_labels(

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.batches import epoch_batches, shares
+
+
+@pytest.mark.parametrize("with_lengths", [False, True])
+@pytest.mark.parametrize("num_rows", [0, 1, 7, 500])
+def test_an_epoch_holds_every_row_once(num_rows: int, with_lengths: bool) -> None:
+    lengths = np.arange(num_rows)[::-1].copy() if with_lengths else None
+    batches = epoch_batches(num_rows, 7, seed=1, epoch=0, lengths=lengths)
+    assert all(0 < len(batch) <= 7 for batch in batches)
+    assert sorted(row for batch in batches for row in batch.tolist()) == list(range(num_rows))
+
+
+def test_batches_follow_seed_and_epoch() -> None:
+    one = [batch.tolist() for batch in epoch_batches(50, 7, seed=1, epoch=0)]
+    assert one == [batch.tolist() for batch in epoch_batches(50, 7, seed=1, epoch=0)]
+    assert one != [batch.tolist() for batch in epoch_batches(50, 7, seed=1, epoch=1)]
+    assert one != [batch.tolist() for batch in epoch_batches(50, 7, seed=2, epoch=0)]
+
+
+def test_rows_of_like_length_share_a_batch() -> None:
+    lengths = np.random.default_rng(0).integers(1, 100, 1000)
+    sorted_spread = [
+        np.ptp(lengths[batch])
+        for batch in epoch_batches(1000, 10, seed=1, epoch=0, lengths=lengths)
+    ]
+    assert np.mean(sorted_spread) < 10
+
+
+def test_only_rows_of_one_group_share_a_batch() -> None:
+    groups = np.random.default_rng(0).integers(0, 9, 500)
+    batches = epoch_batches(500, 8, seed=1, epoch=0, groups=groups, lengths=groups)
+    assert all(len(np.unique(groups[batch])) == 1 for batch in batches)
+    assert sorted(row for batch in batches for row in batch.tolist()) == list(range(500))
+    order = [int(groups[batch[0]]) for batch in batches]
+    assert order != sorted(order)
+
+
+@pytest.mark.parametrize(("size", "accumulate", "processes"), [(16, 2, 2), (5, 3, 2), (1, 2, 3)])
+def test_shares_and_weights_make_the_mean_of_the_batch(
+    size: int, accumulate: int, processes: int
+) -> None:
+    batch = np.arange(10, 10 + size)
+    losses = np.random.default_rng(0).random(100)
+    pieces = [
+        shares(batch, accumulate=accumulate, rank=rank, processes=processes)
+        for rank in range(processes)
+    ]
+    assert all(own for own in pieces)
+    seen = sorted(row for own in pieces for rows, weight in own if weight for row in rows.tolist())
+    assert seen == batch.tolist()
+    found = sum(losses[rows].mean() * weight for own in pieces for rows, weight in own) / processes
+    assert found == pytest.approx(losses[batch].mean())

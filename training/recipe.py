@@ -1,0 +1,190 @@
+"""What a recipe may say: typed settings, checked when they are made, each with its default.
+
+Nothing here imports torch: recipes are listed and checked without waiting for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+__all__ = [
+    "AveBertSettings",
+    "FlagshipSettings",
+    "LoopSettings",
+    "Precision",
+    "Rates",
+    "Recipe",
+    "SystemSettings",
+]
+
+# `version: 2` in YAML is a number; a release's version is text.
+SETTINGS = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+
+def _text_of_number(value: Any) -> Any:
+    """A folder may be called 2026."""
+    return str(value) if isinstance(value, int | float) else value
+
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0)]
+Folder = Annotated[Path, BeforeValidator(_text_of_number)]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Gear = Literal["frozen", "finetune"]
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class LoopSettings:
+    """How long and in which steps to train.
+
+    Attributes:
+        epochs: passes over the training products.
+        batch_size: products of one process in one forward pass.
+        accumulate: such batches to one step of the optimiser, which so sees
+            ``batch_size * accumulate * processes`` products.
+        min_steps: epochs are added until there are so many steps: a small data set has few a pass.
+        patience: epochs without a better quality on valid before the run stops with its best
+            weights; None: all epochs are run and the last weights are kept.
+        warmup: share of all steps over which the learning rates rise from 0.
+        schedule: how they fall afterwards.
+        clip_norm: of the gradient; None: it is not clipped.
+        average_from: share of all steps from which on weights are averaged (SWA, Izmailov et al.
+            2018); None: they are not.
+        average_every: steps between two sets of weights that are averaged; the last ones of an
+            epoch always are.
+        precision: of the encoder's arithmetic where it is trained; ``auto`` is bf16 where the
+            device multiplies it in hardware.
+        checkpoint_gradients: compute the encoder's inner states again in the backward pass
+            instead of keeping them.
+        checkpoint_s: seconds between checkpoints; one is also written when interrupted.
+    """
+
+    epochs: Count
+    batch_size: Count
+    accumulate: Count = 1
+    min_steps: Annotated[int, Field(ge=0)] = 0
+    patience: Count | None = 3
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    clip_norm: Rate | None = 1.0
+    average_from: Share | None = None
+    average_every: Count = 100
+    precision: Precision = "auto"
+    checkpoint_gradients: bool = False
+    checkpoint_s: float = 120.0
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class Rates:
+    """Peak learning rates of a flagship and their like.
+
+    Attributes:
+        heads: of heads and norms. bag: of the hashed bag (sparse Adam). encoder: of the encoder's
+            last layer, where it is trained.
+        layer_decay: a layer's rate as a share of the next one's: lower layers know the language,
+            which the products do not change.
+        weight_decay: of the encoder's and the heads' matrices.
+        attribute_weight: of the attribute loss beside the category loss.
+    """
+
+    heads: Rate = 1e-3
+    bag: Rate = 1e-2
+    encoder: Rate = 5e-5
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    attribute_weight: Annotated[float, Field(ge=0)] = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class FlagshipSettings:
+    """The flagship: one encoder pass for department, leaf and attributes.
+
+    Attributes:
+        encoder: a directory or hub id; ``bundled``: the small one of the ``local`` extra.
+        gear: ``frozen`` trains mixer and heads on cached features, ``finetune`` all.
+        layer_pooling: of every other layer's CLS state and the last one's.
+        hash_buckets, bag_dim: of the bag of hashed words and n-grams.
+        target_accuracy: of what is assigned rather than sent to review, on valid.
+    """
+
+    kind: Literal["flagship"]
+    encoder: str = "bundled"
+    gear: Gear = "frozen"
+    max_tokens: Annotated[int, Field(ge=8)] = 96
+    layer_pooling: Literal["concat", "mean"] = "concat"
+    hash_buckets: Annotated[int, Field(ge=1, le=2**31)] = 2**18
+    bag_dim: Count = 128
+    dropout: Dropout = 0.2
+    rates: Rates = field(default_factory=Rates)
+    target_accuracy: Share = 0.9
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class AveBertSettings:
+    """BERT with label masking (ave-label-masking), and the rows beside it.
+
+    Attributes:
+        encoder, gear: as the flagship's.
+        max_tokens: of title and description together.
+        cls_layers: l of the paper: so many last CLS states are concatenated.
+        dropout: of the concatenated states; the encoder keeps its own.
+        masking: the loss counts a product's relevant labels only; False: all labels.
+        classifiers: one for all products, or one for each leaf or top category (department),
+            with batches of one category each.
+        learning_rate, weight_decay: of all that is trained.
+        thresholds: 0.5 for every label as in the paper, or per label, tuned on valid.
+    """
+
+    kind: Literal["ave_bert"]
+    encoder: str
+    gear: Gear = "finetune"
+    max_tokens: Annotated[int, Field(ge=8)] = 512
+    cls_layers: Count = 5
+    dropout: Dropout = 0.1
+    masking: bool = True
+    classifiers: Literal["one", "leaf", "top"] = "one"
+    learning_rate: Rate = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    thresholds: Literal["half", "tuned"] = "half"
+
+
+SystemSettings = Annotated[FlagshipSettings | AveBertSettings, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class Recipe:
+    """Everything that decides a run.
+
+    Attributes:
+        about: a line for ``sortiment-train recipes``.
+        data: folder of a data set. out: folder of the release, not there yet.
+        name, version: of the release.
+        limit: training products at most, chosen at random; valid is limited in proportion.
+        cache: prepared products, encoder's features and interrupted runs.
+        resume: go on from an interrupted run of the same settings and data.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...; several processes choose their own.
+        tensorboard: folder for TensorBoard's files; None: none are written.
+        progress: bars on standard error; None: where that is a terminal.
+    """
+
+    about: str
+    system: SystemSettings
+    train: LoopSettings
+    data: Folder
+    out: Folder
+    name: str
+    version: str = "1"
+    limit: Count | None = None
+    seed: Annotated[int, Field(ge=0)] = 1
+    cache: Folder = field(default_factory=lambda: Path.home() / ".cache" / "sortiment")
+    resume: bool = True
+    device: str = "auto"
+    tensorboard: Folder | None = None
+    progress: bool | None = None
