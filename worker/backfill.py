@@ -11,6 +11,7 @@ import click
 
 from worker.errors import ConfigError
 from worker.event_sources import Limited, Listed, OutEvent, Source
+from worker.hostile_records import fault_of
 from worker.pacing import Compression, PaceConfig, Sent, send_paced
 from worker.partition_counts import partition_counts
 from worker.product_lines import Claim, read_events
@@ -100,14 +101,24 @@ def _target(settings: Settings) -> str:
 
 
 class _Copies:
-    """Events of a topic, to be sent as they are."""
+    """Events of a topic, to be sent as they are; tells at the end what cannot be."""
 
     def __init__(self, events: TopicRange) -> None:
         self._events = events
+        self._num_faulty = 0
 
     async def take(self, most: int) -> Sequence[OutEvent]:
         """As ``Source.take``."""
-        return [
-            OutEvent(record.key, record.value, record.headers)
-            for record in await self._events.take(most)
-        ]
+        while records := await self._events.take(most):
+            sound = [record for record in records if fault_of(record) is None]
+            self._num_faulty += len(records) - len(sound)
+            if sound:
+                return [OutEvent(record.key, record.value, record.headers) for record in sound]
+        if self._num_faulty:
+            click.echo(
+                f"{self._num_faulty:,} events left out: no client writes such records; workers "
+                "have made dead letters of them (bad_header, bad_record, bad_batch)",
+                err=True,
+            )
+            self._num_faulty = 0
+        return ()

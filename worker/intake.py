@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import CorruptRecordException, IllegalStateError
 from aiokafka.structs import OffsetAndMetadata
 
 from worker.assignment import Assignment
@@ -221,6 +221,12 @@ class Intake:
                 timeout_ms=turn.timeout_ms,
                 max_records=turn.most - len(window),
             )
+        except CorruptRecordException as error:
+            # Brokers check what they take, so no seller did this; skipping it would lose events.
+            raise BrokerError(
+                f"{error}; a broker's disk or the way from it is damaged: let another replica "
+                "lead the partition, or set the group's offset beyond the batch in the log above"
+            ) from error
         finally:
             self._is_polling = False
             self._polled_s = time.monotonic()

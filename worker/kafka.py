@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from worker.errors import ConfigError
+from worker.hostile_records import install as read_hostile_records
 
 __all__ = ["Broker", "KafkaConfig", "SaslMechanism", "SecurityProtocol"]
 
 Broker = Literal["kafka", "embedded"]
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+
+# Every consumer is made with a config from here: none is to die of what a seller has written.
+read_hostile_records()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

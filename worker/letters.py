@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from worker.event_sources import OutEvent
+from worker.hostile_records import fault_of
 from worker.original_headers import LEFT_OUT, Headers, num_replays, replayed, restore
+from worker.tolerant_parser import BAD_BATCH
 from worker.topic_range import TopicRange
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class Letter:
     Attributes:
         key, value, headers: the event's own.
         topic: where the event came from.
-        is_cut: a part of the event is missing.
+        is_cut: a part of the event is missing, or it is no single event.
     """
 
     key: bytes | None
@@ -53,6 +55,8 @@ class Kind(NamedTuple):
 
 def read_letter(record: Record) -> Letter | None:
     """The letter in a record; None where no worker wrote it."""
+    if fault_of(record) is not None:
+        return None
     # Ours come first, each once; the event's are prefixed.
     headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
     try:
@@ -64,7 +68,7 @@ def read_letter(record: Record) -> Letter | None:
             headers["reason"],
             headers["release"],
             record.timestamp,
-            is_cut=not _CUT.isdisjoint(headers),
+            is_cut=headers["reason"] == BAD_BATCH or not _CUT.isdisjoint(headers),
         )
     except KeyError:
         return None

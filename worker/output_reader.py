@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from worker.errors import BrokerError
+from worker.hostile_records import fault_of
 from worker.kafka import KafkaConfig
 from worker.original_headers import ORIGINAL
 from worker.partition_counts import no_broker, partition_counts
@@ -93,6 +94,8 @@ Output: TypeAlias = CategoriesOutput | AttributesOutput | DeadLetterOutput | Unr
 
 def parse_output(record: Record, topics: TopicsConfig) -> Output:
     """An output event from its record; never raises, whatever the record holds."""
+    if fault_of(record) is not None:
+        return UnreadableOutput(record.topic, record.partition, record.offset)
     try:
         if record.topic == topics.dead_letters:
             return _dead_letter(record)

@@ -12,6 +12,7 @@ from models.product import Product
 from worker.batching import BatchingConfig, plan_batches
 from worker.errors import EventError
 from worker.events import MAX_KEY_BYTES, Window, dead_letter, parse_event
+from worker.hostile_records import fault_of
 from worker.inference import Batch
 from worker.lanes import DeadLetter
 from worker.serving import NO_CATEGORY, Serving
@@ -50,6 +51,9 @@ def prepare_window(serving: Serving, window: Window, config: BatchingConfig) -> 
     rows: list[int] = []
     products: list[Product] = []
     for row, record in enumerate(window.records):
+        if (fault := fault_of(record)) is not None:
+            _bury(preparation, serving, window, row, fault.reason, fault.detail)
+            continue
         if record.key is not None and len(record.key) > MAX_KEY_BYTES:
             detail = f"the key has {len(record.key)} bytes, allowed are {MAX_KEY_BYTES}"
             _bury(preparation, serving, window, row, "key_too_long", detail)

@@ -113,8 +113,8 @@ def _show_rest(tally: Tally, settings: Settings) -> None:
         click.echo(f"{tally.worn:,} left out: sent back as often as --max-replays says", err=True)
     if tally.cut:
         click.echo(
-            f"{tally.cut:,} cannot be sent: they were cut for their size; the input topic may "
-            "still have them, at input-partition and input-offset",
+            f"{tally.cut:,} cannot be sent: cut for their size, or no single events; the input "
+            "topic may still have them, at input-partition and input-offset",
             err=True,
         )
     for topic, count in sorted(tally.foreign.items()):

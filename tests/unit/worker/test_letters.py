@@ -12,6 +12,7 @@ from worker.events import cut_dead_letter, dead_letter
 from worker.lanes import DeadLetter
 from worker.letters import Choice, Letter, Tally, read_letter
 from worker.original_headers import REPLAYS
+from worker.tolerant_parser import Fault
 
 CHOICE = Choice(origins=frozenset({"products", "past"}))
 NOON_MS = 1_700_000_000_000  # 2023-11-14
@@ -35,6 +36,20 @@ def test_an_event_goes_back_as_it_was_with_a_count() -> None:
     sent = (("trace", b"1"), ("reason", None), ("trace", b"2"))
     event = Tally().choose(letter(*sent, topic="past"), CHOICE)
     assert event == OutEvent(b"k", b"v", [*sent, (REPLAYS, b"1")], "past")
+
+
+def test_a_batch_that_could_not_be_taken_apart_is_no_event() -> None:
+    found = on_topic(dead_letter(record(b"raw", key=None), "bad_batch", "d", "r/1"))
+    tally = Tally()
+    assert tally.choose(found, CHOICE) is None
+    assert tally.cut == 1
+
+
+def test_a_letter_that_no_client_wrote_is_none() -> None:
+    whole = dead_letter(record(), "model_failed", "d", "r/1")
+    written = record(headers=tuple(whole.headers))
+    assert read_letter(written) is not None
+    assert read_letter(replace(written, checksum=Fault("bad_header", "d"))) is None
 
 
 def test_a_tombstone_goes_back_as_one() -> None:
