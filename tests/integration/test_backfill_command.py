@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaProducer
 
 from tests.catalog import product
 from tests.commands import command, ended, start_command
+from tests.hostile_batches import RawBatch, RawRecord, send_raw
 from tests.services import TopicReader, Topics
 
 # 2026-01-01T00:00:00Z and hours after it.
@@ -91,6 +92,23 @@ async def test_a_time_of_the_input_topic_is_copied_with_keys_and_headers(
     for key in (b"k0", b"k1"):
         of_key = [hour for record, hour in zip(records, hours, strict=True) if record.key == key]
         assert of_key == [1, 2, 3]
+
+
+async def test_records_that_no_client_writes_are_left_out_and_counted(
+    settings: dict[str, object],
+    past: str,
+    producer: AIOKafkaProducer,
+    tmp_path: Path,
+    read_all: TopicReader,
+) -> None:
+    hostile = RawRecord(b"k", b"{}", [(b"\xff", b"v")])
+    sound = RawRecord(b"k", product(1))
+    batch = RawBatch([hostile, sound, hostile])
+    await send_raw(producer, str(settings["input_topic"]), 0, batch.encoded())
+    said = await command(settings, tmp_path, "backfill", "--since", "2020-01-01T00:00:00Z")
+    assert said.code == 0, said.err
+    assert "2 events left out" in said.err
+    assert [record.value for record in await read_all(past, 1)] == [product(1)]
 
 
 async def test_interrupted_it_says_how_many_were_sent(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ from worker.output_reader import (
     UnreadableOutput,
     parse_output,
 )
+from worker.tolerant_parser import Fault
 from worker.topics import TopicsConfig
 
 TOPICS = TopicsConfig()
@@ -111,3 +113,10 @@ def test_dead_letter() -> None:
 def test_other_records_are_unreadable(value: bytes | None) -> None:
     for topic in (TOPICS.categories, TOPICS.attributes, TOPICS.dead_letters):
         assert parse_output(record(topic, value), TOPICS) == UnreadableOutput(topic, 1, 5)
+
+
+def test_a_record_that_no_client_wrote_is_unreadable() -> None:
+    value = orjson.dumps(CATEGORIES)
+    assert isinstance(parse_output(record(TOPICS.categories, value), TOPICS), CategoriesOutput)
+    faulty = replace(record(TOPICS.categories, value), checksum=Fault("bad_record", "d"))
+    assert parse_output(faulty, TOPICS) == UnreadableOutput(TOPICS.categories, 1, 5)
