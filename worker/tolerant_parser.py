@@ -48,7 +48,7 @@ class _Head(NamedTuple):
     is_append_time: bool
     first_ms: int
     max_ms: int
-    count: int
+    num_records: int
 
     @classmethod
     def of(cls, data: bytes) -> _Head:
@@ -61,7 +61,7 @@ class _Head(NamedTuple):
     @property
     def is_dense(self) -> bool:
         """Whether no compaction took any record out."""
-        return self.count == self.next_offset - self.first_offset
+        return self.num_records == self.next_offset - self.first_offset
 
 
 def parse_batch(data: bytes, plain: bytes) -> Iterator[_Record]:
@@ -77,7 +77,7 @@ def parse_batch(data: bytes, plain: bytes) -> Iterator[_Record]:
     buffer = bytearray(plain)
     position = HEAD_BYTES
     previous = head.first_offset - 1
-    for number in range(head.count):
+    for number in range(head.num_records):
         try:
             record, position = _read(head, buffer, position, number)
         except (IndexError, ValueError) as error:
