@@ -1,4 +1,4 @@
-"""``sortiment-train``: taxonomy, recipes, run, evaluate.
+"""``sortiment-train``: taxonomy, recipes, run, evaluate, compare.
 
 Exit codes: 0 done, 1 an expected error (on stderr, without a traceback), 2 wrong usage, 130
 interrupted. Commands are imported when they are called: ``--help`` does not wait for torch.
@@ -18,10 +18,12 @@ from models.threads import wait_passively
 __all__ = ["cli", "main"]
 
 _COMMANDS: Mapping[str, tuple[str, str]] = {
+    "compare": ("training.compare", "compare_command"),
     "evaluate": ("training.evaluate", "evaluate_command"),
     "taxonomy": ("training.taxonomy_cli", "taxonomy"),
 }
 _HELP = {
+    "compare": "Train a paper's table on one data set.",
     "evaluate": "Measure a release on a data set.",
     "taxonomy": "Import, look at and check taxonomies.",
 }

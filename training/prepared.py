@@ -32,7 +32,7 @@ from models.taxonomy import Taxonomy
 from training.data import DataSet, LabelledProduct
 from training.targets import Labeller, Oddities, Targets
 
-__all__ = ["SplitOnDisk", "chosen_rows", "prepare_split"]
+__all__ = ["SplitOnDisk", "chosen_rows", "prepare_split", "sampled"]
 
 # Products that are Python objects at a time: some tens of MB.
 _CHUNK_ROWS = 4096
@@ -128,6 +128,12 @@ def _put_in_place(partial: Path, entry: Path) -> None:
         # Another process was faster with the same content.
         if not entry.is_dir():
             raise
+
+
+def sampled(data: DataSet, split: str, limit: int | None, seed: int) -> Iterator[LabelledProduct]:
+    """The products of a split that ``prepare_split`` takes, in their order."""
+    rows = None if limit is None else chosen_rows(data.count(split), limit, seed)
+    return _only(data.products(split), rows)
 
 
 def _only(

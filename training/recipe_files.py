@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from models.errors import SortimentError
 from training.recipe import Recipe
 
-__all__ = ["RecipeError", "load_recipe", "packaged_recipes"]
+__all__ = ["RecipeError", "SafeLoader", "load_recipe", "packaged_recipes"]
 
 _FOLDER = Path(__file__).parent / "recipes"
 _GIVEN = "command line"
@@ -38,7 +38,7 @@ class RecipeError(SortimentError):
         super().__init__("the recipe cannot be run:\n" + "\n".join(f"  - {p}" for p in problems))
 
 
-class _Loader(yaml.SafeLoader):
+class SafeLoader(yaml.SafeLoader):
     """YAML's safe loader, without dates (a version may look like one) and without keys twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -51,7 +51,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.yaml_implicit_resolvers = {
+SafeLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
@@ -85,7 +85,7 @@ def load_recipe(recipe: str, settings: Sequence[str] = ()) -> Recipe:
             problems.append(f"{_GIVEN}: {setting!r} is not key=value")
             continue
         try:
-            value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+            value = yaml.load(text, SafeLoader)  # noqa: S506 - a SafeLoader
         except yaml.YAMLError as error:
             problems.append(f"{_GIVEN}: {key}: {text!r} is not YAML: {_one_line(error)}")
             continue
@@ -110,7 +110,7 @@ def _read(recipe: str, seen: tuple[str, ...]) -> tuple[Tree, Origins]:
         raise RecipeError([f"{recipe}: stands on itself, by way of {' and '.join(seen)}"])
     text = _text(recipe, seen)
     try:
-        raw = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        raw = yaml.load(text, SafeLoader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise RecipeError([f"{recipe}: not YAML: {_one_line(error)}"]) from error
     if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from models.errors import SortimentError
+from models.loading import load_predictor
+from models.release import read_release
+from tests.tiny_encoder import save_tiny_bert
+from tests.tiny_flagship import tiny_flagship
+from tests.tiny_shop import write_shop
+from training.compare import compare, compare_command, load_table
+from training.data import DataSet
+from training.evaluate import evaluate
+
+TABLE = "ave-label-masking"
+ROWS = ["bert", "leaf", "top", "masking"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shop(tmp_path_factory.mktemp("shop") / "data")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recipe")
+    encoder = save_tiny_bert(folder / "encoder", hidden=32)
+    path = folder / "tiny.yaml"
+    path.write_text(
+        "base: ave-label-masking-cpu\n"
+        f"system: {{encoder: {encoder}, max_tokens: 24, cls_layers: 3}}\n"
+        "train: {epochs: 2, min_steps: 0, batch_size: 16}\n"
+        f"cache: {folder / 'cache'}\n"
+        "device: cpu\n"
+    )
+    return path
+
+
+def test_a_whole_table(data: Path, recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    flagship = tiny_flagship(tmp_path / "flagship", DataSet(data).taxonomy)
+    said: list[str] = []
+    found = compare(
+        TABLE,
+        [],
+        data_dir=data,
+        out=out,
+        recipe=str(recipe),
+        categories=str(flagship.directory),
+        say=said.append,
+    )
+    assert list(found.measures) == [*ROWS, "masking-predicted"]
+    measured = evaluate(out / "rows" / "masking", data, split="test")
+    masking = found.measures["masking"]
+    for name in ("micro_f1", "micro_precision", "micro_recall"):
+        assert masking[name] == pytest.approx(measured[f"attribute_{name}_true_category"])
+
+    written = json.loads((out / "data-ave-label-masking.json").read_text())
+    systems = written["systems"]
+    assert systems["bert"]["attribute_micro_f1_true_category"] == found.measures["bert"]["micro_f1"]
+    assert "attribute_micro_f1" in systems["masking-predicted"]
+    page = (out / "data-ave-label-masking.md").read_text()
+    for part in ("sortiment-train compare", "XR-Transformer", "not run", "84.47", "+33.20"):
+        assert part in page
+    for plot in ("f1", "gains"):
+        assert (out / f"data-ave-label-masking-{plot}.png").stat().st_size > 1000
+        assert f"(data-ave-label-masking-{plot}.png)" in page
+    html = (out / "data-ave-label-masking.html").read_text()
+    assert html.count("data:image/png;base64,") == 2
+    assert "BERT with label masking" in html
+
+    # A second time nothing is trained, and the figures are the same.
+    again = compare(
+        TABLE, [], data_dir=data, out=out, recipe=str(recipe), rows=["masking"], say=said.append
+    )
+    assert any(line.startswith("kept from before") for line in said)
+    assert again.measures["masking"] == masking
+    with pytest.raises(SortimentError, match="made by other settings"):
+        compare(TABLE, ["seed=9"], data_dir=data, out=out, recipe=str(recipe), rows=["bert"])
+    with pytest.raises(SortimentError, match="no category model"):
+        compare(
+            TABLE,
+            [],
+            data_dir=data,
+            out=out,
+            recipe=str(recipe),
+            rows=["masking"],
+            categories=str(out / "rows" / "masking"),
+        )
+    release = read_release(out / "rows" / "leaf")
+    assert load_predictor(release, torch.device("cpu"), "float32").category is None
+
+
+def test_what_cannot_be_compared(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(SortimentError, match="none of the tables: ave-label-masking"):
+        load_table("lsan")
+    with pytest.raises(SortimentError, match="rows=xr-transformer"):
+        compare(TABLE, [], data_dir=data, out=tmp_path, rows=["xr-transformer"])
+    assert CliRunner().invoke(compare_command, [TABLE, f"data={data}"]).exit_code == 2
+
+
+def test_several_processes_are_refused(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SortimentError, match="for one process"):
+        compare(TABLE, [], data_dir=data, out=tmp_path)
