@@ -49,9 +49,9 @@ def write_pages(found: Comparison, out: Path) -> None:
             found.table.about + ".",
             "",
             f"{found.products:,} products of {found.split}, recipe `{found.recipe}`. Figures in "
-            "per cent; the paper's stand in the column after each, on its own data, a hundred "
-            "times larger: rows compare with rows, not with the paper. The true category is given "
-            "and irrelevant labels are dropped in every row.",
+            "per cent, the paper's in the column after each: those are of its own data, so rows "
+            "compare with rows. The true category is given and irrelevant labels are dropped in "
+            "every row.",
         ],
         found.command,
         [*(_section(found, part) for part in _PARTS), *_means(found), *_groups(found, gains)],

@@ -162,7 +162,8 @@ def compare(
         predicted = measuring.predicted(categories)
         measures[f"{table.best}-predicted"] = measuring.of(out / "rows" / table.best, predicted)
     command = ["sortiment-train", "compare", name, f"data={data_dir.name}", f"out={out.name}"]
-    command += [f"recipe={used}", *settings]
+    command += [f"recipe={used}"]
+    command += [each for each in settings if each.partition("=")[0] not in _NOT_A_MATTER]
     found = Comparison(
         table,
         name,

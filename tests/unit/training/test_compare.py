@@ -65,6 +65,7 @@ def test_a_whole_table(data: Path, recipe: Path, tmp_path: Path) -> None:
     assert systems["bert"]["attribute_micro_f1_true_category"] == found.measures["bert"]["micro_f1"]
     assert "attribute_micro_f1" in systems["masking-predicted"]
     page = (out / "data-ave-label-masking.md").read_text()
+    assert "cache=" not in page
     for part in ("sortiment-train compare", "XR-Transformer", "not run", "84.47", "+33.20"):
         assert part in page
     for plot in ("f1", "gains"):

@@ -3,7 +3,10 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +25,7 @@ from training.evaluate import evaluate
 from training.flagship_learner import FlagshipLearner
 from training.loop import Interrupted
 from training.recipe import FlagshipSettings, LoopSettings, Rates, Recipe
+from training.recipe_files import load_recipe
 from training.run import RunReport, run
 
 
@@ -129,6 +133,65 @@ def test_interrupted_and_resumed_is_the_same_release(
     resumed = weights(recipe.out)
     for name, tensor in weights(tmp_path / "whole").items():
         assert torch.equal(tensor, resumed[name]), name
+
+
+_KILLED = """
+import os, signal, sys
+from training.cli import main
+from training.flagship_learner import FlagshipLearner
+
+plain, steps = FlagshipLearner.loss_of, 0
+
+def loss_of(self, rows):
+    global steps
+    steps += 1
+    if steps == STEP:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return plain(self, rows)
+
+FlagshipLearner.loss_of = loss_of
+sys.argv = ["sortiment-train", "run", *ARGUMENTS]
+main()
+"""
+
+
+def test_killed_at_any_step_and_resumed_is_the_same_release(
+    data: Path, encoder: Path, tmp_path: Path
+) -> None:
+    given = [
+        f"data={data}",
+        f"system.encoder={encoder}",
+        "system.gear=finetune",
+        "system.max_tokens=24",
+        "system.hash_buckets=512",
+        "system.bag_dim=8",
+        "train.epochs=3",
+        "train.batch_size=32",
+        "train.patience=null",
+        "train.average_from=0.3",
+        "train.average_every=2",
+        "device=cpu",
+    ]
+    fit(load_recipe("flagship", [*given, *_places(tmp_path / "whole"), "train.min_steps=0"]))
+    step = random.SystemRandom().randint(2, 15)
+    arguments = [*given, *_places(tmp_path / "killed"), "train.min_steps=0"]
+    code = _KILLED.replace("STEP", str(step)).replace(
+        "ARGUMENTS", repr(["flagship", *arguments, "train.checkpoint_s=-1"])
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    said: list[str] = []
+    fit(load_recipe("flagship", arguments), said.append)
+    assert any(line.startswith("going on from") for line in said)
+    resumed = weights(tmp_path / "killed" / "release")
+    for name, tensor in weights(tmp_path / "whole" / "release").items():
+        assert torch.equal(tensor, resumed[name]), f"{name}, killed at step {step}"
+
+
+def _places(folder: Path) -> list[str]:
+    return [f"out={folder / 'release'}", f"cache={folder / 'cache'}"]
 
 
 def test_fresh_starts_over(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
