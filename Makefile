@@ -5,6 +5,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := $(PYTHON) scripts/setup.py
 
+# `make check test` runs no test twice.
+CHECKED := $(if $(filter check,$(MAKECMDGOALS)),--ignore=tests/unit --ignore=tests/property)
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format bench-stream bench-kernels bench-swaps chaos soak fuzz \
   lock clean
@@ -23,7 +26,7 @@ demo: ## Products through Kafka: BROKER=embedded DATA=dir LIMIT=n PRODUCTS=n JSO
 
 test: ## Every test; needs Maven, Docker or KAFKA_BOOTSTRAP_SERVERS: TESTS=path ARGS=...
 	@$(SETUP) --needs-kafka
-	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+	$(BIN)/python -m pytest $(TESTS) $(CHECKED) $(ARGS)
 
 check: ## Format, lint, types, import arrows, unit and property tests
 	@$(SETUP)
