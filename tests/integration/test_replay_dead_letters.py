@@ -145,7 +145,7 @@ async def test_what_cannot_be_sent_is_told_and_the_rest_is_sent(
     said = await command(settings, tmp_path, "replay-dead-letters")
     assert said.code == 1
     assert "1 events sent" in said.err
-    assert "1 cannot be sent: they were cut" in said.err
+    assert "1 cannot be sent: cut for their size" in said.err
     assert "1 not sent: they came from topic gone" in said.err
     assert "1 records" in said.err
     assert len(await read_all(worker_topics.input_topic)) == 2

@@ -137,6 +137,7 @@ def test_interrupted_and_resumed_is_the_same_release(
 
 _KILLED = """
 import os, signal, sys
+import torch
 from training.cli import main
 from training.flagship_learner import FlagshipLearner
 
@@ -150,6 +151,7 @@ def loss_of(self, rows):
     return plain(self, rows)
 
 FlagshipLearner.loss_of = loss_of
+torch.set_num_threads(THREADS)
 sys.argv = ["sortiment-train", "run", *ARGUMENTS]
 main()
 """
@@ -175,9 +177,9 @@ def test_killed_at_any_step_and_resumed_is_the_same_release(
     fit(load_recipe("flagship", [*given, *_places(tmp_path / "whole"), "train.min_steps=0"]))
     step = random.SystemRandom().randint(2, 15)
     arguments = [*given, *_places(tmp_path / "killed"), "train.min_steps=0"]
-    code = _KILLED.replace("STEP", str(step)).replace(
-        "ARGUMENTS", repr(["flagship", *arguments, "train.checkpoint_s=-1"])
-    )
+    # Sums are rounded otherwise on another number of threads, which other tests may have set.
+    code = _KILLED.replace("STEP", str(step)).replace("THREADS", str(torch.get_num_threads()))
+    code = code.replace("ARGUMENTS", repr(["flagship", *arguments, "train.checkpoint_s=-1"]))
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False
     )
