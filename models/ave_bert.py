@@ -29,6 +29,7 @@ from models.errors import ModelError
 from models.flagship import INPUT_IDS, TOKENIZER_FILE, pad
 from models.heads import AttributeHead
 from models.labels import DeviceMasks, LabelSpace, Masks
+from models.masked_attributes import MaskedAttributes
 from models.predictor import Encoder, LabelScores, Predictor
 from models.prepare import Prepared, Ragged
 from models.product import Product
@@ -224,32 +225,6 @@ class _BatchEncoder:
         return features
 
 
-class _OneClassifier:
-    """Rows are labels: the masks that are handed in are all it needs."""
-
-    def __init__(
-        self,
-        head: AttributeHead,
-        encoder: _BatchEncoder,
-        labels: LabelSpace,
-        thresholds: NDArray[np.float32],
-    ) -> None:
-        self._head = head
-        self._thresholds = torch.from_numpy(thresholds).to(head.weight.device)
-        self.encoder: Encoder = encoder
-        self.labels = labels
-        self.thresholds = thresholds
-
-    def score_labels(
-        self,
-        features: Tensor,
-        masks: DeviceMasks,
-        mask_rows: NDArray[np.int64],
-        category_rows: NDArray[np.int64],
-    ) -> LabelScores:
-        return self._head.labels_above(features, masks, mask_rows, self._thresholds)
-
-
 class _ManyClassifiers:
     """A category's own rows stand for its relevant labels; ties go to the lowest label."""
 
@@ -300,7 +275,7 @@ def predictor_of(
     net.encoder.to(dtype)
     encoder = _BatchEncoder(net.encoder, net.attribute.weight.device)
     if config.classifiers == "one":
-        one = _OneClassifier(net.attribute, encoder, labels, thresholds)
+        one = MaskedAttributes(net.attribute, encoder, labels, thresholds)
         return Predictor(preparer, None, one)
     rows = ClassifierRows(taxonomy, labels, config.classifiers, tuple(taxonomy.categories))
     many = _ManyClassifiers(net.attribute, encoder, labels, thresholds, rows)

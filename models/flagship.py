@@ -26,8 +26,9 @@ from models.encoders import EncoderConfig, TextEncoder, fast_dtype
 from models.errors import ModelError
 from models.hashing import HashingConfig, hash_fields
 from models.heads import AttributeHead, CascadeHead
-from models.labels import DeviceMasks, LabelSpace
-from models.predictor import CategoryScores, Encoder, LabelScores, Predictor
+from models.labels import LabelSpace
+from models.masked_attributes import MaskedAttributes
+from models.predictor import CategoryScores, Encoder, Predictor
 from models.prepare import Prepared, Ragged
 from models.product import Product
 from models.release import Release
@@ -202,30 +203,6 @@ class _Categories:
         return self._head.best(features, top_k)
 
 
-class _Attributes:
-    def __init__(
-        self,
-        head: AttributeHead,
-        encoder: _BatchEncoder,
-        labels: LabelSpace,
-        thresholds: NDArray[np.float32],
-    ) -> None:
-        self._head = head
-        self._thresholds = torch.from_numpy(thresholds).to(head.weight.device)
-        self.encoder: Encoder = encoder
-        self.labels = labels
-        self.thresholds = thresholds
-
-    def score_labels(
-        self,
-        features: Tensor,
-        masks: DeviceMasks,
-        mask_rows: NDArray[np.int64],
-        category_rows: NDArray[np.int64],
-    ) -> LabelScores:
-        return self._head.labels_above(features, masks, mask_rows, self._thresholds)
-
-
 def predictor_of(
     net: FlagshipNet,
     preparer: FlagshipPreparer,
@@ -246,11 +223,11 @@ def predictor_of(
     device = next(net.parameters()).device
     encoder = _BatchEncoder(net, device, net.encoder.config.pad_id)
     category: _Categories | None = None
-    attribute: _Attributes | None = None
+    attribute: MaskedAttributes | None = None
     if net.category is not None and categories is not None and category_thresholds is not None:
         category = _Categories(net.category, encoder, categories, category_thresholds)
     if net.attribute is not None and labels is not None and label_thresholds is not None:
-        attribute = _Attributes(net.attribute, encoder, labels, label_thresholds)
+        attribute = MaskedAttributes(net.attribute, encoder, labels, label_thresholds)
     return Predictor(preparer, category, attribute)
 
 
