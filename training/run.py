@@ -20,7 +20,8 @@ from tqdm import tqdm
 from models.errors import SortimentError
 from models.manifest import Manifest
 from training.data import DataSet
-from training.loop import Outcome, train
+from training.loop import train
+from training.loop_state import Outcome
 from training.prepared import SplitOnDisk, prepare_split
 from training.processes import Processes
 from training.recipe import Recipe

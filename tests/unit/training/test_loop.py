@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.loop import Interrupted, Outcome, _schedule, num_epochs, train
+from training.loop import Interrupted, _schedule, num_epochs, train
+from training.loop_state import Outcome
 from training.processes import Processes
 from training.recipe import LoopSettings
 
