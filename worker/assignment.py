@@ -94,8 +94,8 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._attempts.withdraw(revoked)
         except TimeoutError:
             _log.warning(
-                "revocation of %d partitions: offsets not committed within %g s, their last "
-                "results will come twice",
+                "revocation of %d partitions: not settled within %g s, the next owner begins at "
+                "the committed offsets",
                 len(revoked),
                 _REVOKE_TIMEOUT_S,
             )
