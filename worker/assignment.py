@@ -9,6 +9,7 @@ the same way.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Collection
@@ -80,16 +81,20 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
     async def stop(self) -> None:
         """End what is being opened."""
         self.close()
-        await self._cancel_opening(list(self._opening))
+        await _cancelled([task for _, task in self._opening.values()])
+        self._opening.clear()
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Close the lanes; whatever of them is not with the broker goes to the next owner."""
         self._is_member = False
+        # All at once, before the first wait: what is lost meanwhile must not be opened anew.
+        opening = [self._opening.pop(each) for each in revoked if each in self._opening]
+        lanes = [self.lanes.pop(each) for each in revoked if each in self.lanes]
+        lanes += [lane for lane, _ in opening]
         try:
-            lanes = await self._cancel_opening(revoked)
-            lanes += [self.lanes.pop(each) for each in revoked if each in self.lanes]
             self._close(lanes)
             async with asyncio.timeout(_REVOKE_TIMEOUT_S):
+                await _cancelled([task for _, task in opening])
                 await self._delivery.close_lanes(lanes)
                 await self._attempts.withdraw(revoked)
         except TimeoutError:
@@ -102,13 +107,6 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         except Exception as error:
             self.failure = error  # aiokafka only logs what a callback raises
             raise
-
-    async def _cancel_opening(self, partitions: Collection[TopicPartition]) -> list[Lane]:
-        opening = [self._opening.pop(each) for each in partitions if each in self._opening]
-        for _, task in opening:
-            task.cancel()
-        await asyncio.gather(*(task for _, task in opening), return_exceptions=True)
-        return [lane for lane, _ in opening]
 
     def _close(self, lanes: Collection[Lane]) -> None:
         """Close lanes and give back the room that they took."""
@@ -155,12 +153,17 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         task = asyncio.create_task(
             self._open(lane, after_s), name=f"open {partition.topic}[{partition.partition}]"
         )
-        task.add_done_callback(self._opened)
+        task.add_done_callback(functools.partial(self._opened, lane))
         self._opening[partition] = lane, task
 
-    def _opened(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.failure = error
+    def _opened(self, lane: Lane, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            error: BaseException | None = BrokerError(f"opening {lane.partition} was cut off")
+        else:
+            error = task.exception()
+        # Of a lane that was revoked nothing is wanted any more.
+        if lane.is_open and not self._is_closing:
+            self.failure = self.failure or error
 
     async def _open(self, lane: Lane, after_s: float) -> None:
         partition = lane.partition
@@ -177,8 +180,6 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
                     else committed
                 )
                 self.consumer.seek(partition, first)
-            except IllegalStateError:
-                return  # revoked meanwhile: another task opens it when it comes back
             except KafkaError as error:
                 if not error.retriable and not isinstance(error, KafkaTimeoutError):
                     raise BrokerError(f"opening {partition}: {error}") from error
@@ -189,6 +190,8 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
             if committed is not None:
                 self._seen_committed[partition] = committed
             lane.deaths = await self._attempts.opened(partition)
+            if not lane.is_open:
+                return  # revoked, and aiokafka swallowed the cancellation
             lane.delivered = lane.committed = first
             # What the embedded broker dropped before its first read is lost as well.
             lane.next_offset = committed or 0
@@ -219,3 +222,10 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
                 )
                 return committed
             await asyncio.sleep(_RETRY_S)
+
+
+async def _cancelled(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
