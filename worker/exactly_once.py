@@ -157,12 +157,19 @@ class ExactlyOnceDelivery:
 
     async def close_lanes(self, lanes: Collection[Lane]) -> None:
         """As ``Delivery.close_lanes``: waits a bounded time for transactions under way."""
-        for lane in lanes:
-            self._troubled.pop(lane.partition, None)
         writers = [self._writers.pop(lane) for lane in lanes if lane in self._writers]
         tasks = {self._tasks.pop(writer.lane): writer for writer in writers}
+        try:
+            await self._finish(tasks)
+        finally:
+            # Not before: a transaction that ends badly notes it.
+            for lane in lanes:
+                self._troubled.pop(lane.partition, None)
+
+    async def _finish(self, tasks: dict[asyncio.Task[None], LaneWriter]) -> None:
         if not tasks:
             return
+        writers = tasks.values()
         for writer in writers:
             writer.finish()
         try:

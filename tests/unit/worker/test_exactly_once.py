@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import cast
 
 import pytest
 from aiokafka import TopicPartition
@@ -21,7 +22,7 @@ from worker.delivery import DeliveryConfig
 from worker.errors import BrokerError, ConfigError
 from worker.exactly_once import ExactlyOnceDelivery, _reason, transactional_id
 from worker.kafka import KafkaConfig
-from worker.lane_writer import LaneLost, TransactionsConfig
+from worker.lane_writer import LaneLost, LaneWriter, TransactionsConfig
 from worker.lanes import Lane, Run
 from worker.metrics import Metrics
 from worker.outbox import OutputTopics
@@ -119,3 +120,37 @@ async def test_a_start_that_hangs_is_told_and_can_be_given_up(
     assert "no transaction coordinator answers" in told[0]
     assert not tried.not_ready()
     assert asyncio.all_tasks() == before
+
+
+class FencedAtTheEnd:
+    """A writer whose last transaction fails, once it is told to finish."""
+
+    writing_s = 0.0
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self._finishing = asyncio.Event()
+
+    def finish(self) -> None:
+        self._finishing.set()
+
+    async def run(self) -> None:
+        await self._finishing.wait()
+        raise ProducerFenced
+
+    async def end(self) -> None:
+        pass
+
+
+async def test_what_fails_while_it_is_closed_is_no_trouble_of_this_worker_any_more() -> None:
+    tried = delivery()
+    await tried.start(Nobody())
+    writer = cast(LaneWriter, FencedAtTheEnd(lane()))
+    tried._writers[writer.lane] = writer
+    tried._tasks[writer.lane] = asyncio.create_task(tried._write(writer))
+
+    await tried.close_lanes([writer.lane])
+
+    assert "ProducerFenced" in str(tried.last_error)
+    assert not tried.not_ready()
+    await tried.stop()
