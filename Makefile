@@ -5,6 +5,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := $(PYTHON) scripts/setup.py
 
+# Tests wait for brokers' time-outs more than they compute. Each process has a Kafka of its own.
+PROCESSES ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
+
 # `make check test` runs no test twice.
 CHECKED := $(if $(filter check,$(MAKECMDGOALS)),--ignore=tests/unit --ignore=tests/property)
 
@@ -24,9 +28,9 @@ demo: ## Products through Kafka: BROKER=embedded DATA=dir LIMIT=n PRODUCTS=n JSO
 	  $(if $(LIMIT),--limit "$(LIMIT)") $(if $(PRODUCTS),--products "$(PRODUCTS)") \
 	  $(if $(JSON),--json "$(JSON)") $(ARGS)
 
-test: ## Every test; needs Maven, Docker or KAFKA_BOOTSTRAP_SERVERS: TESTS=path ARGS=...
+test: ## Every test; needs Maven, Docker or KAFKA_BOOTSTRAP_SERVERS: TESTS=path PROCESSES=2 ARGS=...
 	@$(SETUP) --needs-kafka
-	$(BIN)/python -m pytest $(TESTS) $(CHECKED) $(ARGS)
+	$(PYTEST) $(TESTS) $(CHECKED) $(ARGS)
 
 check: ## Format, lint, types, import arrows, unit and property tests
 	@$(SETUP)
@@ -34,7 +38,7 @@ check: ## Format, lint, types, import arrows, unit and property tests
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest tests/unit tests/property $(ARGS)
+	$(PYTEST) tests/unit tests/property $(ARGS)
 
 format: ## Format and repair what ruff can
 	@$(SETUP)

@@ -85,6 +85,7 @@ def settings(settings: dict[str, object]) -> dict[str, object]:
     "cell",
     [
         Cell("kill9", "worker", True),
+        Cell("sigstop", "worker", False),
         Cell("kill9", "broker", True),
     ],
     ids=lambda cell: cell.name,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from worker.local.errors import ServiceMissing
@@ -22,7 +25,7 @@ _SHOWN_LINES = 40
 def kafka_jars(environ: Mapping[str, str], say: Callable[[str], None]) -> Path:
     """The directory with the jars of the pinned version; a second call needs no network.
 
-    The directory appears whole or not at all, whoever else fetches at the same time.
+    The directory appears whole or not at all; who comes while another fetches waits for him.
 
     Raises:
         ServiceMissing: Maven is not there or cannot fetch; with the end of its output.
@@ -33,17 +36,27 @@ def kafka_jars(environ: Mapping[str, str], say: Callable[[str], None]) -> Path:
     maven = shutil.which("mvn", path=environ.get("PATH"))
     if maven is None:
         raise ServiceMissing("Maven (mvn) is not on PATH: install it, or use Docker")
-    say(f"fetching Apache Kafka {kafka_version()} by Maven (44 MB, once) into {target}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=target.parent) as scratch:
-        jars = Path(scratch, "jars")
-        _run_maven(maven, jars, environ)
-        try:
+    with _alone(target.parent):
+        if target.is_dir():  # somebody else was faster
+            return target
+        say(f"fetching Apache Kafka {kafka_version()} by Maven (44 MB, once) into {target}")
+        with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=target.parent) as scratch:
+            jars = Path(scratch, "jars")
+            _run_maven(maven, jars, environ)
             jars.rename(target)
-        except OSError:
-            if not target.is_dir():  # else somebody else was faster
-                raise
     return target
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    # Not every Maven bears another one that writes into the same repository.
+    held = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def _run_maven(maven: str, jars: Path, environ: Mapping[str, str]) -> None:
