@@ -54,6 +54,29 @@ def small_taxonomy() -> Taxonomy:
     return Taxonomy.from_json(orjson.dumps(raw), source="small.json")
 
 
+def many_shelves(num: int) -> Taxonomy:
+    """Many inner categories: only leaves are fetched before the first product comes."""
+    categories: list[dict[str, Any]] = [{"id": "shop", "name": "Shop", "parent": None}]
+    for number in range(num):
+        shelf = f"shelf{number}"
+        categories.append({"id": shelf, "name": shelf, "parent": "shop"})
+        categories.append({"id": f"box{number}", "name": f"Box {number}", "parent": shelf})
+    values = [f"v{number}" for number in range(50)]
+    relevant = {
+        f"{kind}{number}": {"A": values[number % 40 : number % 40 + 1 + number % 9]}
+        for kind in ("shelf", "box")
+        for number in range(num)
+    }
+    raw = {
+        "name": "shelves",
+        "version": "1",
+        "categories": categories,
+        "attributes": [{"name": "A", "values": values}],
+        "relevant": relevant,
+    }
+    return Taxonomy.from_json(orjson.dumps(raw), source="shelves.json")
+
+
 def product(number: int, **fields: Any) -> bytes:
     """The value of product ``p<number>``."""
     raw: dict[str, Any] = {

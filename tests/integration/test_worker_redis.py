@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import redis
 
+from models.noop import noop_release
 from models.taxonomy import Taxonomy
-from tests.catalog import products
+from tests.catalog import Event, many_shelves, product, products, seller_key
 from tests.hot_path_runs import HotPathRun, load_serving, sample
 from tests.ledger import Outputs, audit
+from tests.polling import until
 from tests.proxy import Proxy
-from tests.streams import Group, Inputs
+from tests.streams import Group, Inputs, lacks_results, metric
 from worker.local.redis import LocalRedis
+from worker.local.worker_process import WorkerProcess
+
+NUM_SHELVES = 200  # a new one for each look at Redis, which is asked again after 5 s
 
 
 async def test_products_flow_while_redis_is_away_slow_silent_full_or_locked(
@@ -73,3 +79,58 @@ async def test_products_flow_while_redis_is_away_slow_silent_full_or_locked(
                 attempts._away_until_s = 0.0
 
     assert not audit(inputs, await read_outputs(), taxonomy).places
+
+
+async def test_a_worker_goes_on_while_redis_comes_and_goes(
+    worker_process: Callable[..., WorkerProcess],
+    own_redis: LocalRedis,
+    tmp_path: Path,
+    inputs: Inputs,
+    group: Group,
+    read_outputs: Callable[[], Awaitable[Outputs]],
+) -> None:
+    release = noop_release(tmp_path / "shelves", many_shelves(NUM_SHELVES))
+    own_redis.stop()
+    worker = worker_process(
+        release=release.directory,
+        redis_url=own_redis.url,
+        redis_timeout_ms=1_000,  # a busy machine is no outage
+        category_source="claimed",
+    )
+    shelf = iter(range(NUM_SHELVES))
+
+    def claims() -> list[Event]:
+        """Products that claim a category whose mask the worker has not met."""
+        claimed = f"shelf{next(shelf)}"
+        numbers = range(len(inputs), len(inputs) + 50)
+        return [(seller_key(n), product(n, claimed_category=claimed)) for n in numbers]
+
+    async def claim_until(redis_is: str) -> None:
+        # The worker only notices when it asks for a mask that it lacks.
+        while worker.status()["release"]["masks"]["redis"] != redis_is:
+            done = metric(worker, "results_total")
+            await inputs.send(claims())
+            await until(
+                partial(lacks_results, worker, done + 1),
+                60,
+                f"a result, to see Redis {redis_is}",
+            )
+
+    assert worker.status()["release"]["masks"]["redis"] == "away"
+    assert metric(worker, "redis_errors_total") >= 1
+    compiled = metric(worker, "mask_lookups_total", level="compiled")
+    assert compiled == len(release.taxonomy.leaves)
+    own_redis.start()
+    await claim_until("in use")
+    errors = metric(worker, "redis_errors_total")
+    own_redis.stop()
+    await claim_until("away")
+    assert metric(worker, "redis_errors_total") > errors
+    own_redis.start()
+    await claim_until("in use")
+    await group.caught_up(worker)
+
+    assert not audit(inputs, await read_outputs(), release.taxonomy).places
+    with redis.Redis.from_url(own_redis.url) as connected:
+        # Started empty: what is there was written after it came back.
+        assert connected.dbsize() > 0
