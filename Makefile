@@ -5,9 +5,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := $(PYTHON) scripts/setup.py
 
-# Tests wait for brokers' time-outs more than they compute. Each process has a Kafka of its own.
+# Tests wait for brokers' time-outs more than they compute. Each process has a Kafka of its own, and
+# one thread for torch: two teams of threads on two cores spin for each other.
 PROCESSES ?= 2
-PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
+PYTEST := $(if $(filter-out 0 1,$(PROCESSES)),OMP_NUM_THREADS=1) \
+  $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
 
 # `make check test` runs no test twice.
 CHECKED := $(if $(filter check,$(MAKECMDGOALS)),--ignore=tests/unit --ignore=tests/property)
