@@ -6,6 +6,7 @@ A service that cannot be had is an error that says how to get one; nothing is sk
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
@@ -19,6 +20,10 @@ from worker.local.kafka import LocalKafka, start_kafka
 from worker.local.kafka_server import MAX_MESSAGE_BYTES
 from worker.local.redis import LocalRedis, start_redis
 from worker.local.worker_process import WorkerProcess
+
+# A background job of a shell ignores Ctrl-C, and so would every process that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

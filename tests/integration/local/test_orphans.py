@@ -49,11 +49,14 @@ def test_nothing_outlives_its_starter(source: str, end: str) -> None:
         stderr=subprocess.DEVNULL,
     ) as starter:
         assert starter.stdout is not None
-        services = json.loads(starter.stdout.readline())
-        assert all(_runs(pid) for pid, _ in services)
-        if end != "exit":
-            starter.send_signal(signal.Signals[end])
-        starter.wait()
+        try:
+            services = json.loads(starter.stdout.readline())
+            assert all(_runs(pid) for pid, _ in services)
+            if end != "exit":
+                starter.send_signal(signal.Signals[end])
+            starter.wait(60)
+        finally:
+            starter.kill()
         until_blocking(lambda: _left(services), 20, "services and their folders gone")
 
 
