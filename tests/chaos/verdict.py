@@ -109,9 +109,9 @@ class Ledger:
 
     def misjudged(self, sent: Mapping[Place, bool]) -> int:
         """How many products became dead letters, and other events results."""
-        dead = self._seen["dead_letters"].keys()
+        dead, results = self._seen["dead_letters"].keys(), self._results
         return sum(
-            place in dead if is_product else place in self._results
+            place in dead if is_product else place in results
             for place, is_product in sent.items()
         )
 
