@@ -111,8 +111,7 @@ class Ledger:
         """How many products became dead letters, and other events results."""
         dead, results = self._seen["dead_letters"].keys(), self._results
         return sum(
-            place in dead if is_product else place in results
-            for place, is_product in sent.items()
+            place in dead if is_product else place in results for place, is_product in sent.items()
         )
 
     def describe(self, place: Place) -> str:
