@@ -75,6 +75,8 @@ class HashingConfig:
         buckets: number of ids; 1 to 2**31.
         ngrams: lengths of the character n-grams, each 1 to 8.
         words: whether runs of one class of characters are hashed too.
+        word_pairs: whether two such runs that follow one another in a field are hashed as one.
+        mark_title: whether a word of the first field has an id of its own beside the shared one.
         max_chars: a field is cut here; with ``max_ids`` it bounds what a hostile text costs.
         max_ids: a product keeps at most this many distinct ids, the lowest (a fixed random choice).
         seed: another seed is another, unrelated hash.
@@ -83,6 +85,8 @@ class HashingConfig:
     buckets: int = 2**18
     ngrams: tuple[int, ...] = (2, 3, 4)
     words: bool = True
+    word_pairs: bool = False
+    mark_title: bool = True
     max_chars: int = 600
     max_ids: int = 2048
     seed: int = 1
@@ -92,6 +96,8 @@ class HashingConfig:
             raise ValueError(f"buckets must be 1 to 2**31, got {self.buckets}")
         if not all(1 <= n <= 8 for n in self.ngrams):
             raise ValueError(f"ngrams must each be 1 to 8, got {self.ngrams}")
+        if self.word_pairs and not self.words:
+            raise ValueError("word_pairs without words: pairs are made of words")
         if not (self.ngrams or self.words):
             raise ValueError("neither words nor n-grams are hashed: nothing is left")
         if self.max_chars < 1 or self.max_ids < 1:
@@ -115,7 +121,8 @@ def hash_fields(products: Sequence[tuple[str, ...]], config: HashingConfig) -> R
     An n-gram is the polynomial hash of ``n`` neighbouring code points of one field, lower case,
     every run of signs and spaces a single gap; a gap may begin or end an n-gram (it marks where a
     word does), never lie inside one. Words of the first field (the title) have an id of their own
-    beside the one that they share with the other fields: what a product *is* stands there.
+    beside the one that they share with the other fields, where that is asked for: what a product
+    *is* stands there.
 
     Args:
         products: the fields of each product, all with the same number of fields (at most 16).
@@ -141,9 +148,17 @@ def hash_fields(products: Sequence[tuple[str, ...]], config: HashingConfig) -> R
         words, starts = _words(mixed, classes)
         hashes.append(words + np.uint64(_seed(config.seed, 100)))
         owners.append(owner[starts])
-        in_title = field[starts] % num_fields == 0
-        hashes.append(words[in_title] + np.uint64(_seed(config.seed, 101)))
-        owners.append(owner[starts][in_title])
+        if config.mark_title:
+            in_title = field[starts] % num_fields == 0
+            hashes.append(words[in_title] + np.uint64(_seed(config.seed, 101)))
+            owners.append(owner[starts][in_title])
+        if config.word_pairs:
+            # Mixed first, so that the order of the two counts.
+            first = _mix(words[:-1] + np.uint64(_seed(config.seed, 102)))
+            pairs = first + words[1:]
+            together = field[starts[1:]] == field[starts[:-1]]
+            hashes.append(pairs[together])
+            owners.append(owner[starts[1:]][together])
     buckets = ((_mix(np.concatenate(hashes)) >> np.uint64(32)) * np.uint64(config.buckets)) >> (
         np.uint64(32)
     )

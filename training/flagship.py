@@ -5,11 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from models.encoders import load_pretrained
-from models.flagship import INPUT_IDS, FlagshipConfig, FlagshipNet, FlagshipPreparer
+from models.bags import Vocabulary
+from models.encoders import Pretrained, load_pretrained
+from models.flagship import (
+    HASHED_IDS,
+    INPUT_IDS,
+    REST_IDS,
+    FlagshipConfig,
+    FlagshipNet,
+    FlagshipPreparer,
+)
 from models.hashing import HashingConfig
 from models.tokens import TextTokenizer
 from training.encoding import encoder_place, split_features, training_dtype
@@ -33,39 +42,24 @@ class FlagshipSystem:
             raise TypeError(f"a flagship is not made from {type(settings).__name__}")
         self._job = job
         self._settings = settings
-        pretrained = load_pretrained(
-            encoder_place(settings.encoder), pooling=settings.layer_pooling
-        )
-        encoder = pretrained.encoder.to(job.device).eval()
-        self._digest = encoder_digest(encoder)
-        hashing = HashingConfig(buckets=settings.hash_buckets)
-        self._config = FlagshipConfig(
-            encoder=encoder.config,
-            hashing=hashing,
-            max_tokens=settings.max_tokens,
-            bag_dim=settings.bag_dim,
-        )
-        self.preparer = FlagshipPreparer(
-            TextTokenizer(pretrained.tokenizer, settings.max_tokens), hashing
-        )
+        self._pretrained = _pretrained(settings)
+        self._digest = ""
+        tokenizer = None
+        if self._pretrained is not None:
+            self._pretrained.encoder.to(job.device).eval()
+            self._digest = encoder_digest(self._pretrained.encoder)
+            tokenizer = TextTokenizer(self._pretrained.tokenizer, settings.max_tokens)
+        self.preparer = FlagshipPreparer(tokenizer, *_hashings(settings))
         self.preparer_key = json.dumps(
             [
                 "flagship",
-                hashlib.sha256(pretrained.tokenizer).hexdigest(),
+                None if tokenizer is None else hashlib.sha256(tokenizer.serialised).hexdigest(),
                 settings.max_tokens,
-                hashing.to_json(),
+                [each.to_json() for each in _hashings(settings)],
             ]
         )
         taxonomy = job.taxonomy
         self.categories, self.labels = label_spaces(taxonomy)
-        row_of = {name: row for row, name in enumerate(taxonomy.departments)}
-        self._net = FlagshipNet(
-            self._config,
-            departments=[row_of[taxonomy.department_of(leaf)] for leaf in self.categories.ids],
-            num_labels=len(self.labels),
-            encoder=encoder,
-            dropout=settings.dropout,
-        )
 
     def identity(self) -> Mapping[str, Any]:
         """The encoder's weights and configuration."""
@@ -75,8 +69,34 @@ class FlagshipSystem:
         """Cached features for a frozen encoder; the loop's learner."""
         settings, job = self._settings, self._job
         loop = job.recipe.train
-        if settings.gear == "finetune" and loop.checkpoint_gradients:
-            self._net.encoder.checkpoint_gradients()
+        vocabularies = self._vocabularies(train)
+        rows = [len(each.buckets) for each in vocabularies]
+        hashings = _hashings(settings)
+        encoder = None if self._pretrained is None else self._pretrained.encoder
+        self._config = FlagshipConfig(
+            encoder=None if encoder is None else encoder.config,
+            hashing=hashings[0],
+            max_tokens=settings.max_tokens,
+            bag_dim=settings.bag_dim,
+            rest_hashing=hashings[1] if len(hashings) > 1 else None,
+            bag_rows=rows[0] if rows else None,
+            rest_rows=rows[1] if len(rows) > 1 else None,
+            hidden=settings.hidden,
+            category_dim=settings.category_dim if len(self.labels) else 0,
+        )
+        department_of = {name: row for row, name in enumerate(job.taxonomy.departments)}
+        self._net = FlagshipNet(
+            self._config,
+            departments=[
+                department_of[job.taxonomy.department_of(leaf)] for leaf in self.categories.ids
+            ],
+            num_labels=len(self.labels),
+            encoder=encoder,
+            vocabularies=vocabularies,
+            dropout=settings.dropout,
+        )
+        if settings.gear == "finetune" and loop.checkpoint_gradients and encoder is not None:
+            encoder.checkpoint_gradients()
         self._examples = valid.examples
         self._learner = FlagshipLearner(
             self._net,
@@ -87,6 +107,9 @@ class FlagshipSystem:
             dtype=training_dtype(loop.precision, job.device),
             # NCCL cannot average sparse gradients.
             sparse=job.processes.count == 1 or job.device.type == "cpu",
+            ngram_dropout=settings.ngram_dropout,
+            leaf_prior=settings.leaf_prior,
+            masking=settings.masking,
         )
         return self._learner
 
@@ -108,17 +131,48 @@ class FlagshipSystem:
             target_accuracy=self._settings.target_accuracy,
             examples=self._examples,
             epochs=epochs,
+            bands=self._settings.label_thresholds == "bands",
         )
 
+    def _vocabularies(self, train: SplitOnDisk) -> list[Vocabulary]:
+        """One a bag, of the training products; none where every bucket has a row."""
+        settings = self._settings
+        if not settings.min_count:
+            return []
+        return [
+            Vocabulary.of(train.prepared.arrays[name], hashing.buckets, settings.min_count)
+            for name, hashing in zip((HASHED_IDS, REST_IDS), _hashings(settings), strict=False)
+        ]
+
     def _split(self, name: str, split: SplitOnDisk) -> Split:
-        if self._settings.gear == "finetune":
+        encoder = self._net.encoder
+        if encoder is None or self._settings.gear == "finetune":
             return Split(split.prepared, split.targets, None)
         features = split_features(
             name,
-            self._net.encoder,
+            encoder,
             split.prepared.arrays[INPUT_IDS],
             self._job.recipe.cache,
             digest=self._digest,
             progress=self._job.shows_progress,
         )
         return Split(split.prepared, split.targets, features)
+
+
+def _pretrained(settings: FlagshipSettings) -> Pretrained | None:
+    if settings.encoder == "none":
+        return None
+    return load_pretrained(encoder_place(settings.encoder), pooling=settings.layer_pooling)
+
+
+def _hashings(settings: FlagshipSettings) -> tuple[HashingConfig, ...]:
+    """Of the one bag, or of the title's and of the rest's."""
+    first = HashingConfig(
+        buckets=settings.hash_buckets,
+        ngrams=settings.title_ngrams,
+        word_pairs=settings.word_pairs,
+        mark_title=settings.views == "one",
+    )
+    if settings.views == "one":
+        return (first,)
+    return first, replace(first, ngrams=settings.rest_ngrams)

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kernels import masked_scores
-from models.flagship import HASHED_IDS, INPUT_IDS, FlagshipNet, bag_inputs
-from models.labels import DeviceMasks
-from models.prepare import Prepared
+from models.bags import without_some
+from models.flagship import INPUT_IDS, FlagshipNet
+from models.labels import DeviceMasks, Masks
+from models.prepare import Prepared, Ragged
 from training.encoding import encode_batch, layers_above
 from training.losses import attribute_loss, cascade_loss
 from training.recipe import Rates
+from training.row_adagrad import RowAdagrad
 from training.targets import Targets
 
 __all__ = ["FlagshipLearner", "Scored", "Split", "positive_labels"]
@@ -61,7 +63,8 @@ class FlagshipLearner:
 
     Args:
         dtype: of the encoder's arithmetic, where it is trained.
-        sparse: give the bag gradients of touched rows only: not where NCCL averages them.
+        sparse: give the bags gradients of touched rows only: not where NCCL averages them.
+        ngram_dropout, leaf_prior, masking: as ``recipe.FlagshipSettings``.
     """
 
     groups: NDArray[np.int64] | None = None
@@ -76,6 +79,9 @@ class FlagshipLearner:
         *,
         dtype: torch.dtype = torch.float32,
         sparse: bool = True,
+        ngram_dropout: float = 0.0,
+        leaf_prior: float = 0.0,
+        masking: bool = True,
     ) -> None:
         self.device = device
         self._dtype = dtype
@@ -84,13 +90,24 @@ class FlagshipLearner:
         self.valid_split = valid
         self._rates = rates
         self._masks = DeviceMasks.from_masks(train.targets.masks, device)
-        self.frozen = train.encoded is not None
+        self._loss_masks = self._masks
+        if not masking:
+            self._loss_masks = DeviceMasks.from_masks(_everything(train.targets.masks), device)
+        self._ngram_dropout = ngram_dropout
+        self._leaf_offsets = None
+        if leaf_prior and net.category is not None:
+            self._leaf_offsets = leaf_prior * _log_shares(
+                train.targets.leaves, len(net.category.leaf.bias)
+            ).to(device)
+        self.frozen = net.encoder is None or train.encoded is not None
         self.num_rows = len(train)
         self.lengths = None if self.frozen else train.prepared.arrays[INPUT_IDS].lengths
-        net.mixer.bag.sparse = sparse
+        for bag in net.mixer.bags:
+            bag.sparse = sparse
         parts: dict[str, nn.Module | None] = {
             "mixer": net.mixer,
             "category": net.category,
+            "told": net.told,
             "attribute": net.attribute,
         }
         if not self.frozen:
@@ -98,33 +115,44 @@ class FlagshipLearner:
         self.model = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """AdamW for all dense parameters, sparse Adam for the bag: few of its rows meet a batch."""
+        """AdamW for all dense parameters, another for the bags: few of their rows meet a batch."""
         rates = self._rates
-        bag = self.net.mixer.bag.weight
+        tables = [bag.weight for bag in self.net.mixer.bags]
         groups: list[dict[str, Any]] = []
         for name, parameter in self.model.named_parameters():
-            if parameter is bag:
+            if any(parameter is table for table in tables):
                 continue
             rate = rates.heads
-            if name.startswith("encoder."):
+            if self.net.encoder is not None and name.startswith("encoder."):
                 rate = rates.encoder * rates.layer_decay ** layers_above(self.net.encoder, name)
             decay = rates.weight_decay if parameter.dim() > 1 else 0.0
             groups.append({"params": [parameter], "lr": rate, "weight_decay": decay})
-        of_bag = torch.optim.SparseAdam if self.net.mixer.bag.sparse else torch.optim.Adam
-        return [
-            torch.optim.AdamW(groups, fused=self.device.type == "cuda" or None),
-            of_bag([bag], lr=rates.bag),
-        ]
+        of_bags: torch.optim.Optimizer
+        if rates.bag_optimizer == "adagrad":
+            of_bags = RowAdagrad(tables, lr=rates.bag)
+        elif self.net.mixer.bag.sparse:
+            of_bags = torch.optim.SparseAdam(tables, lr=rates.bag)
+        else:
+            of_bags = torch.optim.Adam(tables, lr=rates.bag)
+        # One pass over weights and moments instead of ten.
+        fused = self.device.type in ("cpu", "cuda") or None
+        return [torch.optim.AdamW(groups, fused=fused), of_bags]
 
     def features(self, split: Split, rows: NDArray[np.int64]) -> Tensor:
-        """Features [B, D] of rows of a split."""
-        hashed = bag_inputs(split.prepared.arrays[HASHED_IDS].take(rows), self.device)
+        """Features [B, D] of rows of a split; in training some n-grams are left out."""
+        share = self._ngram_dropout if self.net.mixer.training else 0.0
+        arrays: dict[str, Ragged] = {
+            name: without_some(ragged.take(rows), share)
+            for name, ragged in split.prepared.arrays.items()
+            if name != INPUT_IDS
+        }
+        encoded = None
         if split.encoded is not None:
             encoded = torch.from_numpy(split.encoded[rows]).to(self.device).float()
-        else:
+        elif self.net.encoder is not None:
             tokens = split.prepared.arrays[INPUT_IDS].take(rows)
             encoded = encode_batch(self.net.encoder, tokens, self.device, self._dtype)
-        features: Tensor = self.net.mixer(encoded, *hashed)
+        features: Tensor = self.net.mixer(encoded, *self.net.bag_inputs(arrays, self.device))
         return features
 
     def loss_of(self, rows: NDArray[np.int64]) -> Tensor:
@@ -134,13 +162,13 @@ class FlagshipLearner:
         loss = features.new_zeros(())
         if self.net.category is not None:
             leaves = torch.from_numpy(targets.leaves[rows]).to(self.device)
-            loss = loss + cascade_loss(self.net.category, features, leaves)
+            loss = loss + cascade_loss(self.net.category, features, leaves, self._leaf_offsets)
         if self.net.attribute is not None:
             positives = targets.positives.take(rows)
             loss = loss + self._rates.attribute_weight * attribute_loss(
                 self.net.attribute,
-                features,
-                self._masks,
+                self._told(features, targets.leaves[rows]),
+                self._loss_masks,
                 torch.from_numpy(targets.mask_rows[rows]).to(self.device),
                 torch.from_numpy(positives.indptr).to(self.device),
                 torch.from_numpy(np.asarray(positives.values, dtype=np.int64)).to(self.device),
@@ -174,7 +202,7 @@ class FlagshipLearner:
         if head is None:
             raise ValueError("there is no attribute head to score labels with")
         indptr, scores = masked_scores(
-            features.to(self.device),
+            self._told(features.to(self.device), mask_rows),
             head.weight,
             head.bias,
             self._masks.indptr,
@@ -185,6 +213,13 @@ class FlagshipLearner:
         rows = [masks.row(row) for row in mask_rows if row >= 0]
         label_rows = np.concatenate(rows).astype(np.int64) if rows else np.empty(0, dtype=np.int64)
         return indptr.cpu().numpy(), label_rows, scores.cpu().numpy()
+
+    def _told(self, features: Tensor, category_rows: NDArray[np.int64]) -> Tensor:
+        """Features as the attribute head reads them."""
+        if self.net.told is None:
+            return features
+        told: Tensor = self.net.told(features, torch.from_numpy(category_rows).to(self.device))
+        return told
 
     def measure(self) -> Mapping[str, float]:
         """Measures on valid: accuracy, micro F1 at 0.5 given the true category, and their mean."""
@@ -221,6 +256,18 @@ class FlagshipLearner:
             )
         ]
         return np.concatenate(best)
+
+
+def _everything(masks: Masks) -> Masks:
+    """All labels for every category."""
+    all_labels = np.arange(masks.num_labels, dtype=np.uint32)
+    return Masks.from_rows([all_labels] * len(masks), masks.num_labels)
+
+
+def _log_shares(leaves: NDArray[np.int64], num_leaves: int) -> Tensor:
+    """Logarithm of each leaf's share of the products, one product more to each: none is 0."""
+    counts = np.bincount(leaves, minlength=num_leaves) + 1
+    return torch.from_numpy(np.log(counts / counts.sum())).float()
 
 
 def positive_labels(

@@ -18,6 +18,7 @@ from models.release import write_release
 from models.taxonomy import Taxonomy
 from training.calibrate import abstention_thresholds, attribute_thresholds, fit_temperatures
 from training.flagship_learner import FlagshipLearner, Scored, positive_labels
+from training.label_thresholds import banded_thresholds
 
 __all__ = ["Fitted", "publish"]
 
@@ -43,11 +44,13 @@ def publish(
     target_accuracy: float,
     examples: Sequence[Product],
     epochs: int,
+    bands: bool = False,
 ) -> dict[str, float]:
     """Calibrate on valid and write the release.
 
     Args:
         examples: products of its self-check.
+        bands: labels that are rare on valid share a threshold with those trained alike often.
 
     Returns:
         Measures on valid, as served: masks by the predicted category, thresholds applied. They
@@ -56,7 +59,7 @@ def publish(
     learner = fitted.learner
     scored = learner.score(learner.valid_split)
     category_thresholds, best, metrics = _categories(fitted, scored, target_accuracy)
-    label_thresholds, attribute_metrics = _attributes(fitted, scored, best)
+    label_thresholds, attribute_metrics = _attributes(fitted, scored, best, bands=bands)
     metrics |= attribute_metrics | {"epochs": float(epochs), "products": float(len(best))}
     weights = {
         key: tensor.detach().cpu().contiguous() for key, tensor in learner.net.state_dict().items()
@@ -68,7 +71,9 @@ def publish(
         labels=fitted.labels if len(fitted.labels) else None,
         category_thresholds=category_thresholds,
         label_thresholds=label_thresholds,
+        taxonomy=fitted.taxonomy,
     )
+    tokenizer = fitted.preparer.tokenizer
     write_release(
         out,
         name=name,
@@ -81,7 +86,7 @@ def publish(
         category_thresholds=category_thresholds,
         label_thresholds=label_thresholds if len(fitted.labels) else None,
         weights=weights,
-        files={TOKENIZER_FILE: fitted.preparer.tokenizer.serialised},
+        files={} if tokenizer is None else {TOKENIZER_FILE: tokenizer.serialised},
         examples=make_examples(predictor, examples, fitted.taxonomy, learner.device),
         metrics=metrics,
     )
@@ -123,7 +128,7 @@ def _categories(
 
 
 def _attributes(
-    fitted: Fitted, scored: Scored, best: NDArray[np.int64]
+    fitted: Fitted, scored: Scored, best: NDArray[np.int64], *, bands: bool
 ) -> tuple[NDArray[np.float32], dict[str, float]]:
     """Thresholds under the masks of the predicted categories, as they are served."""
     num_labels = len(fitted.labels)
@@ -135,7 +140,12 @@ def _attributes(
     num_positives = np.bincount(
         np.asarray(targets.positives.values, dtype=np.int64), minlength=num_labels
     )
-    thresholds = attribute_thresholds(scores, rows, positive, num_positives)
+    if bands:
+        trained = fitted.learner.train_split.targets.positives.values
+        counts = np.bincount(np.asarray(trained, dtype=np.int64), minlength=num_labels)
+        thresholds = banded_thresholds(scores, rows, positive, num_positives, counts)
+    else:
+        thresholds = attribute_thresholds(scores, rows, positive, num_positives)
     taken = scores >= thresholds[rows]
     total = int(taken.sum()) + int(num_positives.sum())
     return thresholds, {"attribute_micro_f1": 2 * int((taken & positive).sum()) / max(1, total)}

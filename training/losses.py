@@ -13,7 +13,12 @@ from models.labels import DeviceMasks
 __all__ = ["attribute_loss", "cascade_loss"]
 
 
-def cascade_loss(head: CascadeHead, features: Tensor, leaf_rows: Tensor) -> Tensor:
+def cascade_loss(
+    head: CascadeHead,
+    features: Tensor,
+    leaf_rows: Tensor,
+    leaf_offsets: Tensor | None = None,
+) -> Tensor:
     """Mean of ``-log(P(d(c)) * P(c | d(c)))`` at each product's true leaf c.
 
     The logarithm makes the product of dhpc-amazon, C, a sum: one cross-entropy over departments
@@ -22,13 +27,16 @@ def cascade_loss(head: CascadeHead, features: Tensor, leaf_rows: Tensor) -> Tens
     Args:
         features: [B, D].
         leaf_rows: [B], int64; -1: the product has no leaf and no loss.
+        leaf_offsets: [C], added to the leaf logits in training only: with ``t * log(share of the
+            leaf)`` rare leaves are not held back by being rare (Menon et al. 2021, equation 10).
 
     Returns:
         A scalar; 0 where no product has a leaf.
     """
     department, leaf = head.logits(features)
     ones = torch.ones(2, device=features.device)
-    log_scores = head.log_scores_from(department.float(), leaf.float(), ones)
+    leaf = leaf.float() if leaf_offsets is None else leaf.float() + leaf_offsets
+    log_scores = head.log_scores_from(department.float(), leaf, ones)
     total = functional.nll_loss(log_scores, leaf_rows, ignore_index=-1, reduction="sum")
     return total / (leaf_rows >= 0).sum().clamp(min=1)
 

@@ -34,6 +34,7 @@ def _text_of_number(value: Any) -> Any:
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
+NgramLength = Annotated[int, Field(ge=1, le=8)]
 Rate = Annotated[float, Field(gt=0)]
 Folder = Annotated[Path, BeforeValidator(_text_of_number)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -86,8 +87,10 @@ class Rates:
     """Peak learning rates of a flagship and their like.
 
     Attributes:
-        heads: of heads and norms. bag: of the hashed bag (sparse Adam). encoder: of the encoder's
-            last layer, where it is trained.
+        heads: of heads and norms. bag: of the hashed bags. encoder: of the encoder's last layer,
+            where it is trained.
+        bag_optimizer: ``adam`` (of touched rows only) or ``adagrad`` (one state a row: less
+            memory, and a row that comes often slows down).
         layer_decay: a layer's rate as a share of the next one's: lower layers know the language,
             which the products do not change.
         weight_decay: of the encoder's and the heads' matrices.
@@ -96,6 +99,7 @@ class Rates:
 
     heads: Rate = 1e-3
     bag: Rate = 1e-2
+    bag_optimizer: Literal["adam", "adagrad"] = "adam"
     encoder: Rate = 5e-5
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -107,10 +111,26 @@ class FlagshipSettings:
     """The flagship: one encoder pass for department, leaf and attributes.
 
     Attributes:
-        encoder: a directory or hub id; ``bundled``: the small one of the ``local`` extra.
+        encoder: a directory or hub id; ``bundled``: the small one of the ``local`` extra;
+            ``none``: the hashed bags read alone.
         gear: ``frozen`` trains mixer and heads on cached features, ``finetune`` all.
         layer_pooling: of every other layer's CLS state and the last one's.
         hash_buckets, bag_dim: of the bag of hashed words and n-grams.
+        word_pairs: neighbouring words are hashed as one too.
+        views: ``one`` bag for all fields, or ``two``: the title's, and one of bullets and
+            description.
+        title_ngrams, rest_ngrams: lengths of the character n-grams of each; ``title_ngrams`` are
+            all fields' where there is one bag.
+        min_count: buckets that fewer training products have get no row, and rows are weighted by
+            inverse document frequency; 0: every bucket has a row, all weigh the same.
+        ngram_dropout: share of a product's ids left out in training.
+        hidden: a hidden layer before the heads.
+        category_dim: width of the category's embedding that the attribute head is told; 0: none.
+        leaf_prior: t of ``t * log(share of the leaf)``, added to the leaf logits in training, so
+            that rare leaves are not held back.
+        masking: the attribute loss counts a product's relevant labels only; False: all labels.
+        label_thresholds: ``pooled`` for labels that are rare on valid, or ``bands`` of labels
+            that were trained alike often; labels with enough products have their own in both.
         target_accuracy: of what is assigned rather than sent to review, on valid.
     """
 
@@ -121,6 +141,17 @@ class FlagshipSettings:
     layer_pooling: Literal["concat", "mean"] = "concat"
     hash_buckets: Annotated[int, Field(ge=1, le=2**31)] = 2**18
     bag_dim: Count = 128
+    word_pairs: bool = False
+    views: Literal["one", "two"] = "one"
+    title_ngrams: tuple[NgramLength, ...] = (2, 3, 4)
+    rest_ngrams: tuple[NgramLength, ...] = ()
+    min_count: Annotated[int, Field(ge=0)] = 0
+    ngram_dropout: Dropout = 0.0
+    hidden: bool = False
+    category_dim: Annotated[int, Field(ge=0)] = 0
+    leaf_prior: Annotated[float, Field(ge=0)] = 0.0
+    masking: bool = True
+    label_thresholds: Literal["pooled", "bands"] = "pooled"
     dropout: Dropout = 0.2
     rates: Rates = field(default_factory=Rates)
     target_accuracy: Share = 0.9

@@ -1,0 +1,98 @@
+"""What lies between the parts of a flagship that read a product and its heads.
+
+Legend: B products, E encoder features, D features, K width of a category's embedding.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.bags import BagInput, HashedBag
+
+__all__ = ["CategoryTold", "FeatureMixer"]
+
+
+class FeatureMixer(nn.Module):
+    """Encoder features and hashed bags to the features that all heads read.
+
+    Each part has a norm of its own; the hidden layer adds what the parts say together::
+
+        x = concat(norm(encoded), norm(bag), norm(rest))
+        features = x + gelu(W x + b)
+
+    Args:
+        encoder_features: E; 0: there is no encoder.
+        bag_rows, rest_rows: of the tables; ``rest_rows`` 0: there is one bag.
+        hidden: whether there is a hidden layer.
+        dropout: share of features left out in training, before and within the hidden layer.
+        bag_std: of the tables' first weights.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder_features: int,
+        bag_rows: int,
+        rest_rows: int,
+        bag_dim: int,
+        hidden: bool,
+        dropout: float = 0.0,
+        bag_std: float = 0.2,
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(encoder_features) if encoder_features else None
+        self.bag = HashedBag(bag_rows, bag_dim, bag_std)
+        self.bag_norm = nn.LayerNorm(bag_dim)
+        self.rest_bag = HashedBag(rest_rows, bag_dim, bag_std) if rest_rows else None
+        self.rest_norm = nn.LayerNorm(bag_dim) if rest_rows else None
+        self.dropout = dropout
+        self.num_features = encoder_features + bag_dim * (2 if rest_rows else 1)
+        self.hidden = nn.Linear(self.num_features, self.num_features) if hidden else None
+
+    @property
+    def bags(self) -> tuple[HashedBag, ...]:
+        """The tables, title's first."""
+        return (self.bag,) if self.rest_bag is None else (self.bag, self.rest_bag)
+
+    def forward(self, encoded: Tensor | None, *given: BagInput) -> Tensor:
+        """Features [B, D] of encoded [B, E] (None without an encoder) and an input a bag."""
+        parts = []
+        if self.norm is not None and encoded is not None:
+            parts.append(self.norm(encoded))
+        parts.append(self.bag_norm(self.bag(given[0])))
+        if self.rest_bag is not None and self.rest_norm is not None:
+            parts.append(self.rest_norm(self.rest_bag(given[1])))
+        features = self._dropped(torch.cat(parts, dim=1))
+        if self.hidden is None:
+            return features
+        return features + self._dropped(functional.gelu(self.hidden(features)))
+
+    def _dropped(self, features: Tensor) -> Tensor:
+        return functional.dropout(features, self.dropout, self.training)
+
+
+class CategoryTold(nn.Module):
+    """Features as the attribute head reads them where it is told the category.
+
+    The mask says what a category's products can have; an embedding says what they tend to have::
+
+        told = concat(x + gelu(W concat(x, e) + b), e), e the category's embedding
+
+    Args:
+        num_categories: rows of the category label space.
+    """
+
+    def __init__(self, num_features: int, num_categories: int, dim: int) -> None:
+        super().__init__()
+        # Row 0 stands for no category, and stays zero.
+        self.embedding = nn.Embedding(num_categories + 1, dim, padding_idx=0)
+        self.hidden = nn.Linear(num_features + dim, num_features)
+        self.num_features = num_features + dim
+
+    def forward(self, features: Tensor, category_rows: Tensor) -> Tensor:
+        """[B, D + K] of features [B, D] and category rows [B], int64, -1: none."""
+        told = self.embedding(category_rows + 1)
+        both = torch.cat([features, told], dim=1)
+        return torch.cat([features + functional.gelu(self.hidden(both)), told], dim=1)

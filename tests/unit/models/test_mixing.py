@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import torch
+
+from models.bags import BagInput
+from models.mixing import CategoryTold, FeatureMixer
+
+
+def bag_input(*rows: int) -> BagInput:
+    """One product that has these rows."""
+    weights = torch.full((len(rows),), 1 / max(1, len(rows)))
+    return BagInput(torch.tensor(rows), torch.tensor([0]), weights)
+
+
+def test_each_part_may_be_absent() -> None:
+    torch.manual_seed(0)
+    encoded = torch.rand(1, 6)
+    whole = FeatureMixer(encoder_features=6, bag_rows=5, rest_rows=7, bag_dim=4, hidden=True)
+    assert whole.num_features == 14
+    assert whole(encoded, bag_input(1, 4), bag_input(6)).shape == (1, 14)
+    assert len(whole.bags) == 2
+    wide = FeatureMixer(encoder_features=0, bag_rows=5, rest_rows=0, bag_dim=4, hidden=False)
+    assert wide.num_features == 4
+    found = wide(None, bag_input(1, 4))
+    torch.testing.assert_close(found, wide.bag_norm(wide.bag.weight[[1, 4]].mean(0)[None]))
+
+
+def test_a_hidden_layer_adds_to_what_it_reads() -> None:
+    torch.manual_seed(0)
+    mixer = FeatureMixer(encoder_features=0, bag_rows=5, rest_rows=0, bag_dim=4, hidden=True)
+    assert mixer.hidden is not None
+    with torch.no_grad():
+        mixer.hidden.weight.zero_()
+        mixer.hidden.bias.zero_()
+    torch.testing.assert_close(
+        mixer(None, bag_input(2)), mixer.bag_norm(mixer.bag(bag_input(2))), atol=0, rtol=0
+    )
+
+
+def test_features_are_dropped_in_training_only() -> None:
+    torch.manual_seed(0)
+    mixer = FeatureMixer(
+        encoder_features=0, bag_rows=5, rest_rows=0, bag_dim=64, hidden=False, dropout=0.5
+    )
+    assert (mixer(None, bag_input(2)) == 0).any()
+    mixer.eval()
+    assert not (mixer(None, bag_input(2)) == 0).any()
+
+
+def test_a_category_is_told() -> None:
+    torch.manual_seed(0)
+    told = CategoryTold(4, num_categories=3, dim=2)
+    features = torch.rand(1, 4).expand(3, 4)
+    found = told(features, torch.tensor([0, 2, -1]))
+    assert found.shape == (3, told.num_features)
+    assert not torch.equal(found[0], found[1])
+    assert found[2, 4:].tolist() == [0, 0]
+    torch.testing.assert_close(found[1, 4:], told.embedding.weight[3])

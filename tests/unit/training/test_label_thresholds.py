@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import numpy as np
+
+from training.calibrate import attribute_thresholds
+from training.label_thresholds import banded_thresholds
+
+# 60 frequent pairs of label 0, right from 0.6 on; 40 pairs of the rare labels 1 to 20, right from
+# 0.2 on: each rare label has one product that has it and one that has not.
+SCORES = np.concatenate([np.linspace(0.3, 0.9, 60), np.tile([0.25, 0.1], 20)]).astype(np.float32)
+ROWS = np.concatenate([np.zeros(60), np.repeat(np.arange(1, 21), 2)]).astype(np.int64)
+POSITIVE = np.concatenate([SCORES[:60] > 0.6, np.tile([True, False], 20)])
+NUM_POSITIVES = np.bincount(ROWS[POSITIVE], minlength=21)
+TRAINED = np.array([5000, *[12] * 20])
+
+
+def thresholds(trained: np.ndarray = TRAINED) -> np.ndarray:
+    return banded_thresholds(SCORES, ROWS, POSITIVE, NUM_POSITIVES, trained)
+
+
+def test_rare_labels_share_a_lower_threshold() -> None:
+    found = thresholds()
+    assert len(set(found[1:].tolist())) == 1
+    assert 0.1 < found[1] <= 0.25
+    assert found[0] > found[1]
+
+
+def test_a_label_with_enough_products_keeps_its_own() -> None:
+    alone = attribute_thresholds(SCORES, ROWS, POSITIVE, NUM_POSITIVES)
+    assert thresholds()[0] == alone[0]
+
+
+def test_a_band_with_little_to_go_by_joins_the_next() -> None:
+    split = TRAINED.copy()
+    split[1:6] = 1
+    assert len(set(thresholds(split)[1:].tolist())) == 1
+
+
+def test_nothing_to_go_by() -> None:
+    nothing = np.empty(0, dtype=np.float32)
+    found = banded_thresholds(
+        nothing, nothing.astype(np.int64), nothing.astype(bool), np.zeros(3, int), np.zeros(3, int)
+    )
+    assert found.tolist() == [0.5, 0.5, 0.5]
