@@ -38,11 +38,21 @@ from training.recipe import SETTINGS, Recipe
 from training.recipe_files import SafeLoader, load_recipe
 from training.run import run
 
-__all__ = ["PaperTable", "Row", "compare", "compare_command", "load_table"]
+__all__ = [
+    "NOT_A_MATTER",
+    "PaperTable",
+    "Row",
+    "compare",
+    "compare_command",
+    "load_table",
+    "train_row",
+]
 
 _FOLDER = Path(__file__).parent / "tables"
-_OWN_KEYS = ("recipe", "rows", "split", "categories", "data", "out")
-_NOT_A_MATTER = ("cache", "device", "progress", "resume", "tensorboard")
+_OWN_KEYS = ("recipe", "rows", "split", "categories", "against", "data", "out")
+# Tables of a system's own parts: ``training.ablation``.
+_ABLATIONS = ("flagship",)
+NOT_A_MATTER = ("cache", "device", "progress", "resume", "tensorboard")
 _SUFFIX = "_true_category"
 
 Figures = Annotated[tuple[float, ...], Field(min_length=3, max_length=5)]
@@ -152,7 +162,7 @@ def compare(
     for row in chosen:
         say(f"row {row.key}: {row.name}")
         made = replace(loaded[row.key], name=f"{loaded[row.key].name}-{row.key}")
-        _train(made, say)
+        train_row(made, say)
         if measuring is None:
             measuring = _Measuring(made, split, table.groups)
         measures[row.key] = measuring.of(made.out, measuring.true_categories)
@@ -163,7 +173,7 @@ def compare(
         measures[f"{table.best}-predicted"] = measuring.of(out / "rows" / table.best, predicted)
     command = ["sortiment-train", "compare", name, f"data={data_dir.name}", f"out={out.name}"]
     command += [f"recipe={used}"]
-    command += [each for each in settings if each.partition("=")[0] not in _NOT_A_MATTER]
+    command += [each for each in settings if each.partition("=")[0] not in NOT_A_MATTER]
     found = Comparison(
         table,
         name,
@@ -178,9 +188,9 @@ def compare(
     return found
 
 
-def _train(recipe: Recipe, say: Callable[[str], object]) -> None:
+def train_row(recipe: Recipe, say: Callable[[str], object]) -> None:
     """Run a row's recipe, where its release is not there already."""
-    matters = {key: value for key, value in asdict(recipe).items() if key not in _NOT_A_MATTER}
+    matters = {key: value for key, value in asdict(recipe).items() if key not in NOT_A_MATTER}
     digest = hashlib.sha256(json.dumps(matters, sort_keys=True, default=str).encode()).hexdigest()
     mark = recipe.out.with_suffix(".settings")
     if recipe.out.exists():
@@ -248,6 +258,9 @@ class _Measuring:
 def compare_command(table: str, settings: tuple[str, ...]) -> None:
     """Train a paper's TABLE on one data set and write it beside the paper's own figures.
 
+    The table flagship is of our own: what each part of that system is worth; against=FILE takes
+    another system's predictions in, JSON lines of {product_id, category, attributes}.
+
     data and out are folders; recipe=NAME takes another recipe than the table's, rows=a,b some
     rows only, split=valid another split, categories=RELEASE adds a row with predicted categories.
     Every other KEY=VALUE goes to the recipe of every row, as in `run`:
@@ -265,6 +278,9 @@ def compare_command(table: str, settings: tuple[str, ...]) -> None:
     missing = [key for key in ("data", "out") if key not in own]
     if missing:
         raise click.UsageError(" ".join(f"give {key}=DIR." for key in missing))
+    if table in _ABLATIONS:
+        _ablate(table, rest, own)
+        return
     found = compare(
         table,
         rest,
@@ -280,4 +296,23 @@ def compare_command(table: str, settings: tuple[str, ...]) -> None:
         click.echo(
             f"{key}: micro F1 {measures['micro_f1']:.4f}, macro F1 {measures['macro_f1']:.4f}"
         )
+    click.echo(f"written: {own['out']}")
+
+
+def _ablate(table: str, settings: Sequence[str], own: Mapping[str, str]) -> None:
+    from training.ablation import ablate
+
+    found = ablate(
+        table,
+        settings,
+        data_dir=Path(own["data"]),
+        out=Path(own["out"]),
+        recipe=own.get("recipe"),
+        rows=[row for row in own.get("rows", "").split(",") if row],
+        split=own.get("split", "test"),
+        against=Path(own["against"]) if "against" in own else None,
+        say=click.echo,
+    )
+    for key, measures in found.measures.items():
+        click.echo(f"{key}: " + ", ".join(f"{name} {of:.4f}" for name, of in measures.items()))
     click.echo(f"written: {own['out']}")

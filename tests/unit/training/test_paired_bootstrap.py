@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.metrics import accuracy, label_measures, macro_f1
+from training.paired_bootstrap import attribute_figures, category_figures, intervals
+
+RANDOM = np.random.default_rng(3)
+TRUE = RANDOM.integers(0, 6, 300)
+GIVEN = np.where(RANDOM.random(300) < 0.7, TRUE, RANDOM.integers(0, 8, 300))
+LABELS = [RANDOM.permutation(9)[: RANDOM.integers(0, 4)].tolist() for _ in range(300)]
+FOUND = [[row for row in range(9) if (row in rows) != (RANDOM.random() < 0.1)] for rows in LABELS]
+
+
+def test_figures_are_those_of_the_measures() -> None:
+    ones = np.ones(300)
+    names = [str(row) for row in TRUE], [str(row) for row in GIVEN]
+    found = category_figures(TRUE, GIVEN)(ones)
+    assert found.tolist() == pytest.approx([accuracy(*names), macro_f1(*names)])
+    wanted = label_measures(
+        *([[str(row) for row in rows] for rows in each] for each in (LABELS, FOUND))
+    )
+    found = attribute_figures(LABELS, FOUND, np.ones(9, dtype=np.bool_))(ones)
+    assert found.tolist() == pytest.approx([wanted.micro_f1, wanted.macro_f1])
+
+
+def test_a_product_drawn_twice_counts_twice() -> None:
+    weights = np.zeros(300)
+    weights[:100] = 2
+    twice = category_figures(TRUE, GIVEN)(weights)
+    assert twice.tolist() == category_figures(TRUE[:100], GIVEN[:100])(np.ones(100)).tolist()
+
+
+def test_labels_that_cannot_be_given_are_missed() -> None:
+    trained = np.array([True, False])
+    micro, macro = attribute_figures([[0, -1], [1]], [[0], [1]], trained)(np.ones(2))
+    assert micro == 2 * 2 / 5
+    assert macro == 1
+
+
+def test_an_interval_of_a_difference() -> None:
+    better, worse = category_figures(TRUE, TRUE), category_figures(TRUE, GIVEN)
+    found = intervals(lambda weights: better(weights) - worse(weights), 300, rounds=200)
+    share = float((TRUE != GIVEN).mean())
+    assert found[0].figure == pytest.approx(share)
+    error = 1.96 * (share * (1 - share) / 300) ** 0.5
+    assert found[0].low == pytest.approx(share - error, abs=error / 2)
+    assert found[0].high == pytest.approx(share + error, abs=error / 2)
+    same = intervals(lambda weights: worse(weights) - worse(weights), 300, rounds=50)
+    assert same[0] == same[1]
+    assert (same[0].low, same[0].high) == (0, 0)
