@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,3 +104,31 @@ def test_measures(net: FlagshipNet) -> None:
     found = learner.measure()
     assert set(found) == {"accuracy", "attribute_f1", "quality"}
     assert found["quality"] == pytest.approx((found["accuracy"] + found["attribute_f1"]) / 2)
+
+
+def wide(**settings: Any) -> FlagshipLearner:
+    """No encoder; the attribute head is told the category."""
+    config = FlagshipConfig(
+        encoder=None, hashing=HashingConfig(buckets=7), bag_dim=4, hidden=True, category_dim=2
+    )
+    net = FlagshipNet(config, departments=[0, 1], num_labels=3)
+    return FlagshipLearner(net, split(), split(), RATES, torch.device("cpu"), **settings)
+
+
+def test_without_an_encoder_the_bag_reads_alone() -> None:
+    learner = wide(ngram_dropout=0.5)
+    assert learner.lengths is None
+    learner.loss_of(np.array([0, 1])).backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None for parameter in learner.model.parameters())
+    learner.model.eval()
+    assert set(learner.measure()) == {"accuracy", "attribute_f1", "quality"}
+
+
+@pytest.mark.parametrize(("masking", "reached"), [(True, False), (False, True)])
+def test_irrelevant_labels_count_without_masking_only(masking: bool, reached: bool) -> None:
+    learner = wide(masking=masking)
+    learner.loss_of(np.array([0])).backward()  # type: ignore[no-untyped-call]
+    head = learner.net.attribute
+    assert head is not None
+    assert head.bias.grad is not None
+    assert bool(head.bias.grad[2] != 0) == reached

@@ -23,6 +23,18 @@ def test_cascade_loss_is_a_cross_entropy_by_level() -> None:
     torch.testing.assert_close(found, wanted)
 
 
+def test_offsets_are_added_to_leaves() -> None:
+    torch.manual_seed(0)
+    head = CascadeHead(3, [0, 0, 1])
+    features, offsets = torch.randn(1, 3), torch.tensor([-3.0, -1.0, -2.0])
+    department, leaf = head.logits(features)
+    wanted = functional.cross_entropy(department, torch.tensor([0])) + functional.cross_entropy(
+        leaf[:, :2] + offsets[:2], torch.tensor([0])
+    )
+    found = cascade_loss(head, features, torch.tensor([0]), offsets)
+    torch.testing.assert_close(found, wanted)
+
+
 def test_no_leaf_no_loss() -> None:
     head = CascadeHead(3, [0, 0, 1])
     assert cascade_loss(head, torch.randn(2, 3), torch.tensor([-1, -1])).item() == 0
