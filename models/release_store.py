@@ -21,7 +21,7 @@ import fsspec
 from models.errors import ReleaseError
 from models.manifest import MANIFEST, Manifest, check_files
 
-__all__ = ["fetch_release", "write_directory"]
+__all__ = ["fetch_release", "move_directory", "write_directory"]
 
 
 def write_directory(directory: Path, files: Mapping[str, bytes | Path]) -> None:
@@ -43,6 +43,23 @@ def write_directory(directory: Path, files: Mapping[str, bytes | Path]) -> None:
                 else:
                     shutil.copyfile(content, target)
                 _sync(target)
+    except OSError as error:
+        raise ReleaseError(f"{directory} cannot be written: {error}") from error
+
+
+def move_directory(written: Path, directory: Path) -> None:
+    """Give a directory that ``write_directory`` wrote its final name, in one step.
+
+    Args:
+        written: on the same file system.
+
+    Raises:
+        ReleaseError: ``directory`` is there and not empty, or cannot be made.
+    """
+    _refuse_if_there(directory)
+    try:
+        written.rename(directory)
+        _sync(directory.parent)
     except OSError as error:
         raise ReleaseError(f"{directory} cannot be written: {error}") from error
 
@@ -99,11 +116,7 @@ def fetch_release(address: str, cache: Path) -> Path:
 @contextmanager
 def _new_directory(directory: Path) -> Iterator[Path]:
     """A temporary sibling that takes the directory's name when the block ends well."""
-    if directory.is_symlink() or (directory.exists() and not _is_empty(directory)):
-        raise ReleaseError(
-            f"{directory} is already there; a release never changes: give a new version or "
-            "another directory"
-        )
+    _refuse_if_there(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
@@ -116,6 +129,14 @@ def _new_directory(directory: Path) -> Iterator[Path]:
         _sync(directory.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _refuse_if_there(directory: Path) -> None:
+    if directory.is_symlink() or (directory.exists() and not _is_empty(directory)):
+        raise ReleaseError(
+            f"{directory} is already there; a release never changes: give a new version or "
+            "another directory"
+        )
 
 
 def _is_empty(path: Path) -> bool:

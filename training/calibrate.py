@@ -1,4 +1,6 @@
-"""Temperatures and thresholds, fitted on valid.
+"""Temperatures and thresholds of labels, fitted on valid.
+
+Thresholds of categories are in ``training.abstention``.
 
 Legend: N products, P departments, C leaves, L labels, M scored (product, label) pairs.
 """
@@ -12,11 +14,8 @@ from torch import Tensor
 
 from models.heads import CascadeHead
 
-__all__ = ["abstention_thresholds", "attribute_thresholds", "fit_temperatures"]
+__all__ = ["attribute_thresholds", "fit_temperatures"]
 
-# With fewer predictions on valid a leaf's own threshold would follow chance: at 50 the standard
-# error of an accuracy of 0.9 is 0.04.
-MIN_PREDICTIONS = 50
 # With fewer positives on valid a label's best threshold says little of the next product.
 MIN_POSITIVES = 20
 # Scores on either side of an attribute threshold have at least this share of the pooled one:
@@ -49,54 +48,6 @@ def fit_temperatures(
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     return logs.detach().exp().clamp(0.05, 20.0)
-
-
-def abstention_thresholds(
-    scores: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    true_rows: NDArray[np.int64],
-    num_leaves: int,
-    target: float,
-) -> NDArray[np.float32]:
-    """The lowest score from which on assignments to a leaf are right at least ``target`` often.
-
-    A leaf that is predicted on valid fewer than ``MIN_PREDICTIONS`` times shares the pooled
-    threshold with all such leaves. Where no score is high enough, the threshold lies above every
-    score seen, at most 1.
-
-    Args:
-        scores: [N], of the best leaf; rows: [N], that leaf; true_rows: [N].
-
-    Returns:
-        [C], float32, in [0, 1].
-    """
-    right = rows == true_rows
-    counts = np.bincount(rows, minlength=num_leaves)
-    own = np.flatnonzero(counts >= MIN_PREDICTIONS)
-    pooled = ~np.isin(rows, own)
-    if not pooled.any():
-        pooled[:] = True
-    thresholds = np.full(
-        num_leaves, _lowest_right(scores[pooled], right[pooled], target), dtype=np.float32
-    )
-    for leaf in own:
-        of_leaf = rows == leaf
-        thresholds[leaf] = _lowest_right(scores[of_leaf], right[of_leaf], target)
-    return thresholds
-
-
-def _lowest_right(scores: NDArray[np.float32], right: NDArray[np.bool_], target: float) -> float:
-    if len(scores) == 0:
-        return 0.0
-    order = np.argsort(-scores, kind="stable")
-    scores, right = scores[order], right[order]
-    accuracy = np.cumsum(right) / np.arange(1, len(right) + 1)
-    # A threshold takes all products of its score: only the last of equal ones is a cut.
-    cut = np.append(scores[1:] != scores[:-1], True)
-    good = np.flatnonzero((accuracy >= target) & cut)
-    if len(good) == 0:
-        return float(min(np.nextafter(scores[0], np.float32(2)), np.float32(1)))
-    return 0.0 if good[-1] == len(scores) - 1 else float(scores[good[-1]])
 
 
 def attribute_thresholds(

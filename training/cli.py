@@ -1,7 +1,8 @@
-"""``sortiment-train``: taxonomy, recipes, run, evaluate, compare.
+"""``sortiment-train``: taxonomy, recipes, run, evaluate, coverage, compare, refresh.
 
-Exit codes: 0 done, 1 an expected error (on stderr, without a traceback), 2 wrong usage, 130
-interrupted. Commands are imported when they are called: ``--help`` does not wait for torch.
+Exit codes: 0 done, 1 an expected error (on stderr, without a traceback), 2 wrong usage, 3 a refresh
+that is not published, 130 interrupted. Commands are imported when they are called: ``--help`` does
+not wait for torch.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ __all__ = ["cli", "main"]
 
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "compare": ("training.compare", "compare_command"),
+    "coverage": ("training.coverage", "coverage_command"),
     "evaluate": ("training.evaluate", "evaluate_command"),
+    "refresh": ("training.refresh_cli", "refresh_command"),
     "taxonomy": ("training.taxonomy_cli", "taxonomy"),
 }
 _HELP = {
     "compare": "Train a paper's table on one data set.",
+    "coverage": "Measure what a release assigns and how much of it is right.",
     "evaluate": "Measure a release on a data set.",
+    "refresh": "Train a release on with new labels; publish it if it is no worse.",
     "taxonomy": "Import, look at and check taxonomies.",
 }
 

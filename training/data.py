@@ -12,7 +12,6 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from io import BufferedIOBase
 from pathlib import Path
@@ -23,10 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.errors import ProductError, SortimentError
-from models.product import Product, parse_product
-from models.taxonomy import Taxonomy, label_id, load_taxonomy
+from models.labelled import LabelledProduct, parse_labelled
+from models.taxonomy import Taxonomy, load_taxonomy
 
-__all__ = ["DataError", "DataSet", "LabelledProduct", "read_products"]
+__all__ = ["DataError", "DataSet", "LabelledProduct", "count_rows", "read_products"]
 
 # A file with another format has as many bad lines as lines: these are enough to see why.
 _SHOWN_PROBLEMS = 20
@@ -37,25 +36,6 @@ _PRODUCTS = ("jsonl", "jsonl.gz", "parquet")
 
 class DataError(SortimentError):
     """A data set that is missing, unreadable or holds lines that are no labelled products."""
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledProduct:
-    """A product and what is known to be true of it.
-
-    Attributes:
-        category: its category's id.
-        attributes: (attribute, value) pairs, each once, in file order.
-    """
-
-    product: Product
-    category: str
-    attributes: tuple[tuple[str, str], ...]
-
-    @property
-    def label_ids(self) -> frozenset[str]:
-        """The attributes as label ids; the taxonomy may lack some."""
-        return frozenset(label_id(name, value) for name, value in self.attributes)
 
 
 class DataSet:
@@ -106,12 +86,7 @@ class DataSet:
         Raises:
             DataError: it is not there or cannot be read.
         """
-        path = self.file(split)
-        with _readable(path):
-            if path.suffix == ".parquet":
-                return int(pq.ParquetFile(path).metadata.num_rows)
-            with _opened(path) as file:
-                return sum(1 for line in file if line.strip())
+        return count_rows(self.file(split))
 
     def _file(self, stem: str, suffixes: tuple[str, ...]) -> Path:
         names = [f"{stem}.{suffix}" for suffix in suffixes]
@@ -120,6 +95,19 @@ class DataSet:
             have = ", ".join(path.name for path in found) or "none of them"
             raise DataError(f"{self.directory} needs one of {', '.join(names)}; it has {have}")
         return found[0]
+
+
+def count_rows(path: Path) -> int:
+    """How many lines that are not empty (rows) a file has.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with _readable(path):
+        if path.suffix == ".parquet":
+            return int(pq.ParquetFile(path).metadata.num_rows)
+        with _opened(path) as file:
+            return sum(1 for line in file if line.strip())
 
 
 def read_products(path: Path) -> Iterator[LabelledProduct]:
@@ -135,7 +123,7 @@ def read_products(path: Path) -> Iterator[LabelledProduct]:
     with _readable(path):
         for number, raw in _rows(path) if is_table else _lines(path):
             try:
-                yield _parse(raw if is_table else orjson.loads(raw))
+                yield parse_labelled(raw if is_table else orjson.loads(raw))
             except (ProductError, ValueError) as error:
                 num_bad += 1
                 if num_bad <= _SHOWN_PROBLEMS:
@@ -174,26 +162,3 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _opened(path: Path) -> BufferedIOBase | gzip.GzipFile:
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-
-
-def _parse(raw: object) -> LabelledProduct:
-    product = parse_product(raw)
-    if not isinstance(raw, dict):
-        raise TypeError("parse_product takes nothing but objects")
-    category = raw.get("category")
-    if type(category) is not str or not category:
-        raise ProductError("missing_field", "category must be a category's id, not empty")
-    pairs = raw.get("attributes")
-    if pairs is None:
-        pairs = []
-    if type(pairs) is not list:
-        raise ProductError("wrong_type", "attributes must be a list of {name, value}")
-    return LabelledProduct(product, category, tuple(dict.fromkeys(map(_attribute, pairs))))
-
-
-def _attribute(raw: Any) -> tuple[str, str]:
-    if type(raw) is dict:
-        name, value = raw.get("name"), raw.get("value")
-        if type(name) is str and type(value) is str:
-            return name, value
-    raise ProductError("wrong_type", f"an attribute is {{name, value}} of texts, got {raw!r:.80}")

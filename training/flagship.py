@@ -129,6 +129,7 @@ class FlagshipSystem:
             name=recipe.name,
             version=recipe.version,
             target_accuracy=self._settings.target_accuracy,
+            abstention=self._settings.abstention,
             examples=self._examples,
             epochs=epochs,
             bands=self._settings.label_thresholds == "bands",

@@ -16,7 +16,8 @@ from models.loading import make_examples
 from models.product import Product
 from models.release import write_release
 from models.taxonomy import Taxonomy
-from training.calibrate import abstention_thresholds, attribute_thresholds, fit_temperatures
+from training.abstention import CALIBRATION_FILE, Abstention, By, fit_abstention
+from training.calibrate import attribute_thresholds, fit_temperatures
 from training.flagship_learner import FlagshipLearner, Scored, positive_labels
 from training.label_thresholds import banded_thresholds
 
@@ -42,6 +43,7 @@ def publish(
     name: str,
     version: str,
     target_accuracy: float,
+    abstention: By,
     examples: Sequence[Product],
     epochs: int,
     bands: bool = False,
@@ -49,6 +51,7 @@ def publish(
     """Calibrate on valid and write the release.
 
     Args:
+        target_accuracy: of what is assigned. abstention: for whom it holds.
         examples: products of its self-check.
         bands: labels that are rare on valid share a threshold with those trained alike often.
 
@@ -58,7 +61,9 @@ def publish(
     """
     learner = fitted.learner
     scored = learner.score(learner.valid_split)
-    category_thresholds, best, metrics = _categories(fitted, scored, target_accuracy)
+    found, category_thresholds, best, metrics = _categories(
+        fitted, scored, target_accuracy, abstention
+    )
     label_thresholds, attribute_metrics = _attributes(fitted, scored, best, bands=bands)
     metrics |= attribute_metrics | {"epochs": float(epochs), "products": float(len(best))}
     weights = {
@@ -86,7 +91,8 @@ def publish(
         category_thresholds=category_thresholds,
         label_thresholds=label_thresholds if len(fitted.labels) else None,
         weights=weights,
-        files={} if tokenizer is None else {TOKENIZER_FILE: tokenizer.serialised},
+        files={CALIBRATION_FILE: found.to_json()}
+        | ({} if tokenizer is None else {TOKENIZER_FILE: tokenizer.serialised}),
         examples=make_examples(predictor, examples, fitted.taxonomy, learner.device),
         metrics=metrics,
     )
@@ -94,8 +100,8 @@ def publish(
 
 
 def _categories(
-    fitted: Fitted, scored: Scored, target: float
-) -> tuple[NDArray[np.float32], NDArray[np.int64], dict[str, float]]:
+    fitted: Fitted, scored: Scored, target: float, by: By
+) -> tuple[Abstention, NDArray[np.float32], NDArray[np.int64], dict[str, float]]:
     """Fit temperatures (into the head) and thresholds; best category row of each product."""
     learner = fitted.learner
     head = learner.net.category
@@ -111,10 +117,13 @@ def _categories(
     found = on_cpu.best(scored.features, 1)
     head.to(learner.device)
     best, scores = found.rows[:, 0], found.scores[:, 0]
-    thresholds = abstention_thresholds(scores, best, true, len(fitted.categories), target)
+    departments = [fitted.taxonomy.department_of(leaf) for leaf in fitted.categories.ids]
+    abstention = fit_abstention(scores, best, true, departments, target, by)
+    thresholds = abstention.of_leaves(departments)
     assigned = scores >= thresholds[best]
     right = best == true
     return (
+        abstention,
         thresholds,
         best,
         {

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,7 +26,11 @@ __all__ = [
     "macro_f1",
     "reliability",
     "share_by_group",
+    "share_interval",
 ]
+
+# Of the standard normal, for an interval of 95 %.
+_Z = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +183,19 @@ def share_by_group(
         counts[group] += 1
         hits[group] += bool(is_correct)
     return {group: (counts[group], hits[group] / counts[group]) for group in sorted(counts)}
+
+
+def share_interval(hits: int, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share; (0, 1) where there is nothing to count.
+
+    With z the normal's 0.975 quantile ``(h + z^2/2 +- z sqrt(h (n - h)/n + z^2/4)) / (n + z^2)``.
+    """
+    if count == 0:
+        return 0.0, 1.0
+    middle = hits + _Z**2 / 2
+    reach = _Z * sqrt(hits * (count - hits) / count + _Z**2 / 4)
+    total = count + _Z**2
+    return max(0.0, (middle - reach) / total), min(1.0, (middle + reach) / total)
 
 
 def _f1(hits: int, num_predicted: int, num_true: int) -> tuple[float, float, float]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from training.metrics import Reliability
 
-__all__ = ["plot_accuracy_coverage", "plot_departments", "plot_reliability"]
+__all__ = ["plain", "plot_accuracy_coverage", "plot_departments", "plot_reliability"]
 
 _MOST_BARS = 30
 _COLOUR = "#31688e"
@@ -52,7 +52,7 @@ def plot_departments(path: Path, departments: Mapping[str, tuple[int, float]]) -
     shown = sorted(departments.items(), key=lambda item: -item[1][0])[:_MOST_BARS][::-1]
     figure = Figure(figsize=(7, 1.5 + 0.28 * len(shown)), layout="constrained")
     axes = figure.add_subplot()
-    names = [f"{_plain(name)} ({count:,})" for name, (count, _) in shown]
+    names = [f"{plain(name)} ({count:,})" for name, (count, _) in shown]
     axes.barh(names, [share for _, (_, share) in shown], color=_COLOUR)
     axes.set(xlabel="category accuracy", xlim=(0, 1))
     axes.grid(alpha=0.3, axis="x")
@@ -77,7 +77,7 @@ def plot_reliability(path: Path, reliability: Reliability) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name without what matplotlib's own font lacks or takes for mathematics."""
     shown = "".join(one if ord(one) < 0x250 and one != "$" else "?" for one in name)
     return shown if len(shown) <= 40 else f"{shown[:39]}…"

@@ -132,6 +132,8 @@ class FlagshipSettings:
         label_thresholds: ``pooled`` for labels that are rare on valid, or ``bands`` of labels
             that were trained alike often; labels with enough products have their own in both.
         target_accuracy: of what is assigned rather than sent to review, on valid.
+        abstention: whether each department keeps that target by a threshold of its own, or all
+            products together by one, as in dhpc-amazon.
     """
 
     kind: Literal["flagship"]
@@ -155,6 +157,7 @@ class FlagshipSettings:
     dropout: Dropout = 0.2
     rates: Rates = field(default_factory=Rates)
     target_accuracy: Share = 0.9
+    abstention: Literal["department", "overall"] = "department"
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)

@@ -28,7 +28,7 @@ from training.recipe import Recipe
 from training.scalars import Scalars
 from training.system import Job, System, make_system
 
-__all__ = ["Fitted", "RunReport", "fit_system", "run"]
+__all__ = ["Fitted", "RunReport", "check_target", "fit_system", "run"]
 
 # Valid products for each four training products where training is limited, and at least so many.
 _VALID_SHARE = 4
@@ -72,7 +72,7 @@ def run(recipe: Recipe, say: Say = print) -> RunReport | None:
         SortimentError: data, taxonomy or encoder cannot be used, or ``out`` is there already.
         training.loop.Interrupted: told to stop; the run is kept.
     """
-    _check_target(recipe)
+    check_target(recipe)
     clock = _Clock()
     processes = Processes(recipe.device)
     fitted = fit_system(recipe, processes, say if processes.is_main else _silent, clock.lap)
@@ -87,19 +87,24 @@ def run(recipe: Recipe, say: Say = print) -> RunReport | None:
 
 
 def fit_system(
-    recipe: Recipe, processes: Processes, say: Say, lap: Callable[[str], object]
+    recipe: Recipe,
+    processes: Processes,
+    say: Say,
+    lap: Callable[[str], object],
+    make: Callable[[Job], System] = make_system,
 ) -> Fitted:
     """Prepare, train.
 
     Args:
         lap: called with the name of each stage at its end.
+        make: makes the system.
     """
     recipe = replace(recipe, progress=bool(recipe.progress))
     torch.manual_seed(recipe.seed)
     data = DataSet(recipe.data)
     job = Job(recipe, data.taxonomy, processes)
     lap("read")
-    system = make_system(job)
+    system = make(job)
     with processes.main_first():
         train_split, valid_split = _splits(data, job, system, say)
         lap("prepare")
@@ -167,7 +172,7 @@ def _splits(data: DataSet, job: Job, system: System, say: Say) -> tuple[SplitOnD
     return train_split, valid_split
 
 
-def _check_target(recipe: Recipe) -> None:
+def check_target(recipe: Recipe) -> None:
     """Refuse before the work what would be refused after it."""
     if recipe.out.exists():
         raise SortimentError(f"{recipe.out} is there already: a release is never overwritten")

@@ -45,6 +45,7 @@ class _Commands(click.Group):
         "produce": "worker.produce",
         "backfill": "worker.backfill",
         "replay-dead-letters": "worker.replay_dead_letters",
+        "snapshot-corrections": "worker.snapshot_corrections",
         "watch": "worker.watch",
     }
 

@@ -22,6 +22,7 @@ _TOPIC_FIELDS = (
     "dead_letters_topic",
     "control_topic",
     "shadow_topic",
+    "corrections_topic",
 )
 
 

@@ -75,6 +75,11 @@ class KafkaSettings(BaseSettings):
         description="What a shadow release says beside the active one goes here; created when one "
         "is announced.",
     )
+    corrections_topic: TopicName = Field(
+        "product-corrections",
+        description="True categories and attributes that people gave to products; read by "
+        "`snapshot-corrections` alone.",
+    )
     partitions: int = Field(
         12, ge=1, le=10_000, description="Partitions of the topics that the worker creates."
     )

@@ -31,6 +31,9 @@ class TopicRange:
         since_ms, until_ms: only events with a timestamp from the one on and before the other,
             milliseconds since the epoch. What is later than ``until_ms`` is read all the same:
             timestamps need not be in order.
+
+    Attributes:
+        spans: first offset and the one after the last, by partition, once entered.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class TopicRange:
         self._until_ms = until_ms
         self._consumer: AIOKafkaConsumer | None = None
         self._ends: dict[TopicPartition, int] = {}
+        self.spans: dict[int, tuple[int, int]] = {}
         self._reached = 0
         self._moved_s = 0.0
 
@@ -134,6 +138,9 @@ class TopicRange:
                 each: ends[each] if found[each] is None else found[each].offset
                 for each in partitions
             }
+        self.spans = {
+            each.partition: (min(starts[each], ends[each]), ends[each]) for each in partitions
+        }
         for partition in partitions:
             if starts[partition] < ends[partition]:
                 self._ends[partition] = ends[partition]

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from models.heads import CascadeHead
-from training.calibrate import abstention_thresholds, attribute_thresholds, fit_temperatures
+from training.calibrate import attribute_thresholds, fit_temperatures
 
 
 def test_temperatures_find_what_the_logits_were_scaled_by() -> None:
@@ -21,41 +21,6 @@ def test_no_valid_products_no_temperatures() -> None:
     head = CascadeHead(1, [0])
     found = fit_temperatures(head, torch.empty(0, 1), torch.empty(0, 1), torch.empty(0).long())
     assert found.tolist() == [1, 1]
-
-
-def abstention(scores: list[float], right: list[bool], target: float) -> float:
-    true = np.where(right, 0, 1)
-    found = abstention_thresholds(
-        np.array(scores, dtype=np.float32), np.zeros(len(scores), dtype=np.int64), true, 2, target
-    )
-    assert found.dtype == np.float32
-    return float(found[0])
-
-
-def test_the_lowest_score_that_keeps_the_target() -> None:
-    scores = [0.9, 0.8, 0.7, 0.6]
-    assert abstention(scores, [True, True, False, False], 0.9) == np.float32(0.8)
-    assert abstention(scores, [True, False, True, True], 0.75) == 0
-    assert abstention([], [], 0.9) == 0
-
-
-def test_equal_scores_are_taken_together() -> None:
-    assert abstention([0.9, 0.8, 0.8, 0.8], [True, True, False, False], 0.9) == np.float32(0.9)
-
-
-def test_a_target_that_no_score_reaches_lies_above_all() -> None:
-    assert abstention([0.9, 0.8], [False, False], 0.9) > np.float32(0.9)
-    assert abstention([1.0], [False], 0.9) == 1
-
-
-def test_a_frequent_leaf_has_its_own_threshold() -> None:
-    scores = np.linspace(1, 0.01, 100).astype(np.float32)
-    scores = np.concatenate([scores, [0.5, 0.4]]).astype(np.float32)
-    rows = np.array([0] * 100 + [1, 2])
-    true = np.array([0] * 50 + [3] * 50 + [1, 2])
-    found = abstention_thresholds(scores, rows, true, 4, 1.0)
-    assert found[0] == scores[49]
-    assert found[1:].tolist() == [0, 0, 0]
 
 
 def test_attribute_thresholds_pooled_and_own() -> None:

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+from numpy.typing import NDArray
+
+from models.errors import ReleaseError
+from models.noop import noop_release
+from models.release import read_release
+from tests.releases import TAXONOMY, reseal
+from training.abstention import (
+    CALIBRATION_FILE,
+    MIN_PREDICTIONS,
+    Abstention,
+    DepartmentThreshold,
+    calibrated_shares,
+    fit_abstention,
+    lowest_score,
+    read_abstention,
+)
+
+
+def drawn(
+    count: int, seed: int, *, sharper: float = 1.0
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Scores, and answers that are right as often as the scores say, or not quite."""
+    random = np.random.default_rng(seed)
+    scores = random.beta(2, 1, count)
+    odds = (scores / (1 - scores)) ** sharper
+    return scores.astype(np.float32), random.random(count) < odds / (1 + odds)
+
+
+@pytest.mark.parametrize("sharper", [0.6, 1.0, 1.5])
+def test_the_target_is_kept_on_other_products(sharper: float) -> None:
+    other, right = drawn(200_000, 0, sharper=sharper)
+    realised = []
+    for seed in range(1, 21):
+        threshold = lowest_score(*drawn(2_000, seed, sharper=sharper), 0.9)
+        realised.append(right[other >= threshold].mean())
+    assert np.mean(realised) == pytest.approx(0.9, abs=0.004)
+
+
+def test_calibrated_shares_never_fall_as_the_score_rises() -> None:
+    random = np.random.default_rng(3)
+    for _ in range(20):
+        scores = random.random(300).astype(np.float32)
+        right = random.random(300) < random.random()
+        shares = calibrated_shares(scores, right)
+        assert (np.diff(shares[np.argsort(scores)]) >= -1e-12).all()
+        assert shares.mean() == pytest.approx(right.mean(), abs=1e-3)
+
+
+def test_scores_of_nought_and_one_are_taken() -> None:
+    scores = np.array([0, 0, 1, 1, 0.5], dtype=np.float32)
+    shares = calibrated_shares(scores, np.array([False, True, True, False, True]))
+    assert np.isfinite(shares).all()
+
+
+def test_all_right_all_wrong_and_nothing() -> None:
+    scores = np.array([0.9, 0.8], dtype=np.float32)
+    assert lowest_score(scores, np.array([True, True]), 0.9) == 0
+    assert lowest_score(scores, np.array([False, False]), 0.9) > np.float32(0.9)
+    assert lowest_score(np.ones(1, dtype=np.float32), np.zeros(1, dtype=bool), 0.9) == 1
+    assert lowest_score(np.empty(0, dtype=np.float32), np.empty(0, dtype=bool), 0.9) == 0
+
+
+def test_equal_scores_are_taken_together() -> None:
+    scores = np.repeat([0.9, 0.5, 0.1], 100).astype(np.float32)
+    right = np.tile(np.arange(100), 3) < np.repeat([99, 70, 10], 100)
+    threshold = lowest_score(scores, right, 0.9)
+    assert (scores >= threshold).sum() in (100, 200)
+
+
+def test_small_departments_share_a_threshold() -> None:
+    sizes = {"large": 5 * MIN_PREDICTIONS, "small": MIN_PREDICTIONS - 1, "tiny": 30, "unseen": 0}
+    scores, right = drawn(sum(sizes.values()), 7)
+    departments = list(sizes)
+    rows = np.repeat(np.arange(4), list(sizes.values()))
+    found = fit_abstention(scores, rows, np.where(right, rows, -1), departments, 0.9)
+    own = {name: each.own for name, each in found.departments.items()}
+    assert own == {"large": True, "small": False, "tiny": False, "unseen": False}
+    assert {name: each.products for name, each in found.departments.items()} == sizes
+    pooled = rows > 0
+    shared = lowest_score(scores[pooled], right[pooled], 0.9)
+    assert [found.departments[name].threshold for name in departments[1:]] == [shared] * 3
+    of_large = rows == 0
+    assert found.departments["large"].threshold == lowest_score(
+        scores[of_large], right[of_large], 0.9
+    )
+    assert found.overall == lowest_score(scores, right, 0.9)
+    leaves = found.of_leaves(["tiny", "large", "tiny"])
+    assert leaves.dtype == np.float32
+    assert (
+        leaves.tolist()
+        == np.float32([shared, found.departments["large"].threshold, shared]).tolist()
+    )
+
+
+def test_too_few_products_share_the_threshold_of_all() -> None:
+    scores, right = drawn(MIN_PREDICTIONS + 40, 1)
+    rows = np.repeat([0, 1], [MIN_PREDICTIONS, 40])
+    found = fit_abstention(scores, rows, np.where(right, rows, -1), ["a", "b"], 0.9, "overall")
+    assert found.departments["b"].threshold == found.overall
+    assert found.of_leaves(["a", "b"]).tolist() == np.float32([found.overall] * 2).tolist()
+
+
+def test_a_release_says_what_its_thresholds_stand_for(tmp_path: Path) -> None:
+    said = Abstention(0.9, "department", 0.4, {"bags": DepartmentThreshold(0.5, True, 300, 0.8)})
+    directory = noop_release(tmp_path / "release", TAXONOMY).directory
+    assert read_abstention(read_release(directory)) is None
+    (directory / CALIBRATION_FILE).write_bytes(said.to_json())
+    reseal(directory)
+    assert read_abstention(read_release(directory)) == said
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"[", "cannot be read"),
+        (b"[]", "cannot be read"),
+        (orjson.dumps({"schema": "sortiment.calibration.v2"}), "update the project"),
+        (orjson.dumps({"schema": "sortiment.calibration.v1", "target": 0.9}), "cannot be read"),
+    ],
+)
+def test_what_is_said_otherwise_is_an_error(tmp_path: Path, content: bytes, told: str) -> None:
+    directory = noop_release(tmp_path / "release", TAXONOMY).directory
+    (directory / CALIBRATION_FILE).write_bytes(content)
+    reseal(directory)
+    with pytest.raises(ReleaseError, match=told):
+        read_abstention(read_release(directory))

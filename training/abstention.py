@@ -1,0 +1,215 @@
+"""From which score on a category is assigned rather than sent to review: thresholds from valid.
+
+dhpc-amazon (E.1) lets one threshold on the product of department and leaf score reach an accuracy
+of 90 % among the products that are left. Here each department may have its own, so that all keep
+the same promise.
+
+Legend: N products, C leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from models.errors import ReleaseError
+from models.release import Release
+
+__all__ = [
+    "CALIBRATION_FILE",
+    "Abstention",
+    "DepartmentThreshold",
+    "calibrated_shares",
+    "fit_abstention",
+    "lowest_score",
+    "read_abstention",
+]
+
+CALIBRATION_FILE = "calibration.json"
+_SCHEMA = "sortiment.calibration.v1"
+# A department with fewer predictions on valid shares a threshold with all such departments: at 200
+# the standard error of an accuracy of 0.9 is 0.02, the distance that the overall one may have.
+MIN_PREDICTIONS = 200
+# Against answers that a line parts exactly; at 200 products it moves a slope by some hundredths.
+_INVERSE_PENALTY = 10.0
+# Keeps logarithms finite; float32 has no scores between this and 1 below it.
+_CLOSEST = 1e-7
+
+By = Literal["department", "overall"]
+
+
+@dataclass(frozen=True, slots=True)
+class DepartmentThreshold:
+    """A department's threshold.
+
+    Attributes:
+        own: fitted on the department's products; else the one shared by the small departments.
+        products: of valid, predicted to be of this department. accuracy: among them, unthresholded.
+    """
+
+    threshold: float
+    own: bool
+    products: int
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Abstention:
+    """Thresholds of a release, and what they stand for.
+
+    Attributes:
+        target: accuracy that is wanted among what is assigned.
+        by: which thresholds the release serves.
+        overall: one threshold for all products, as the paper has it.
+        departments: by department id.
+    """
+
+    target: float
+    by: By
+    overall: float
+    departments: Mapping[str, DepartmentThreshold]
+
+    def of_leaves(self, departments: Sequence[str]) -> NDArray[np.float32]:
+        """The threshold of each leaf, [C], float32, in [0, 1].
+
+        Args:
+            departments: [C], department id of each leaf row.
+        """
+        if self.by == "overall":
+            return np.full(len(departments), self.overall, dtype=np.float32)
+        return np.array([self.departments[each].threshold for each in departments], np.float32)
+
+    def to_json(self) -> bytes:
+        """The release's ``calibration.json``; ``read_abstention`` reads it."""
+        return orjson.dumps({"schema": _SCHEMA, **asdict(self)}, option=orjson.OPT_INDENT_2)
+
+
+def read_abstention(release: Release) -> Abstention | None:
+    """What a release says of its category thresholds; None where it says nothing (older ones).
+
+    Raises:
+        ReleaseError: it says it in a form that is unknown here.
+    """
+    if CALIBRATION_FILE not in release.files:
+        return None
+    where = f"release {release.directory}: {CALIBRATION_FILE}"
+    try:
+        raw: Any = orjson.loads(release.read(CALIBRATION_FILE))
+        if raw["schema"] != _SCHEMA:
+            raise ReleaseError(
+                f"{where} is of format {raw['schema']!r}, this version reads {_SCHEMA!r}; update "
+                "the project or make the release anew"
+            )
+        return Abstention(
+            float(raw["target"]),
+            "overall" if raw["by"] == "overall" else "department",
+            float(raw["overall"]),
+            {name: DepartmentThreshold(**each) for name, each in raw["departments"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ReleaseError(f"{where} cannot be read: {error!r}; make the release anew") from error
+
+
+def fit_abstention(
+    scores: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    true_rows: NDArray[np.int64],
+    departments: Sequence[str],
+    target: float,
+    by: By = "department",
+) -> Abstention:
+    """Thresholds from the predictions on valid.
+
+    A department that is predicted fewer than ``MIN_PREDICTIONS`` times shares one threshold with
+    all such departments, fitted on their products together; where even these are too few, on all.
+
+    Args:
+        scores: [N], of the best leaf; rows: [N], that leaf; true_rows: [N].
+        departments: [C], department id of each leaf row.
+    """
+    right = rows == true_rows
+    names = list(dict.fromkeys(departments))
+    row_of = {name: row for row, name in enumerate(names)}
+    of_leaf = np.array([row_of[each] for each in departments], dtype=np.int64)
+    predicted = of_leaf[rows]
+    counts = np.bincount(predicted, minlength=len(names))
+    hits = np.bincount(predicted[right], minlength=len(names))
+    overall = lowest_score(scores, right, target)
+    small = counts[predicted] < MIN_PREDICTIONS
+    shared = overall
+    if small.sum() >= MIN_PREDICTIONS:
+        shared = lowest_score(scores[small], right[small], target)
+    found = {}
+    for row, name in enumerate(names):
+        of_department = predicted == row
+        own = bool(counts[row] >= MIN_PREDICTIONS)
+        found[name] = DepartmentThreshold(
+            lowest_score(scores[of_department], right[of_department], target) if own else shared,
+            own,
+            int(counts[row]),
+            float(hits[row] / max(1, counts[row])),
+        )
+    return Abstention(target, by, overall, found)
+
+
+def lowest_score(scores: NDArray[np.float32], right: NDArray[np.bool_], target: float) -> float:
+    """The lowest score from which on the expected accuracy is at least ``target``.
+
+    The accuracy that is counted above a score wanders from product to product; its last crossing
+    of the target is where it was lucky, and what comes next is worse. So the accuracy is that of
+    the calibrated scores (``calibrated_shares``), which have three parameters and no luck.
+
+    Args:
+        scores: [N]; right: [N].
+
+    Returns:
+        In [0, 1]: 0 where all may be assigned; just above the highest score, at most 1, where
+        none may be; 0 for N = 0.
+    """
+    if len(scores) == 0:
+        return 0.0
+    order = np.argsort(-scores, kind="stable")
+    scores, right = scores[order], right[order]
+    expected = np.cumsum(calibrated_shares(scores, right)) / np.arange(1, len(right) + 1)
+    # A threshold takes all products of its score: only the last of equal ones is a cut.
+    cut = np.append(scores[1:] != scores[:-1], True)
+    good = np.flatnonzero((expected >= target) & cut)
+    if len(good) == 0:
+        return float(min(np.nextafter(scores[0], np.float32(2)), np.float32(1)))
+    return 0.0 if good[-1] == len(scores) - 1 else float(scores[good[-1]])
+
+
+def calibrated_shares(scores: NDArray[np.float32], right: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Probability that each product is right, given its score: beta calibration.
+
+    ``logit p = a ln s - b ln(1 - s) + c`` with a, b >= 0 (Kull, Silva Filho and Flach 2017), so p
+    never falls as the score s rises. Fitted on the very same products; where all or none of them
+    are right, that share.
+
+    Args:
+        scores: [N], in [0, 1]; right: [N].
+
+    Returns:
+        [N], float64.
+    """
+    share = float(right.mean()) if len(right) else 0.0
+    if share in (0.0, 1.0):
+        return np.full(len(right), share)
+    inside = np.clip(scores.astype(np.float64), _CLOSEST, 1 - _CLOSEST)
+    features = np.stack([np.log(inside), -np.log1p(-inside)], axis=1)
+    kept = [0, 1]
+    while kept:
+        fitted = LogisticRegression(C=_INVERSE_PENALTY, max_iter=1000)
+        fitted.fit(features[:, kept], right)
+        slopes = fitted.coef_[0]
+        if (slopes >= 0).all():
+            found: NDArray[np.float64] = fitted.predict_proba(features[:, kept])[:, 1]
+            return found
+        del kept[int(slopes.argmin())]
+    return np.full(len(right), share)

@@ -1,0 +1,268 @@
+"""``sortiment-train coverage``: what a release's thresholds keep of their promise on new data.
+
+dhpc-amazon (E.1) gives coverage at an accuracy of 90 %; here the realised accuracy stands beside
+it, with its interval, for all products and for each predicted department.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from models.errors import SortimentError
+from models.loading import load_predictor
+from models.release import Release, fetch_release, read_release
+from training import metrics
+from training.abstention import Abstention, read_abstention
+from training.coverage_page import write_coverage
+from training.data import DataError, DataSet
+from training.predictions import predict_products
+from training.processes import Processes
+
+__all__ = ["Coverage", "DepartmentCoverage", "Kept", "coverage", "coverage_command"]
+
+_CACHE = Path.home() / ".cache" / "sortiment" / "releases"
+# Shares of the products that the curve is told at.
+_CURVE_POINTS = 100
+_TARGET = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a rule assigns: ``accuracy`` is among the assigned, with its 95 % interval."""
+
+    products: int
+    assigned: int
+    coverage: float
+    accuracy: float
+    interval: tuple[float, float]
+
+    @classmethod
+    def of(cls, right: NDArray[np.bool_], assigned: NDArray[np.bool_]) -> Kept:
+        """From [N] and [N], bool."""
+        share, accuracy = metrics.accuracy_where(right, assigned)
+        interval = metrics.share_interval(int((right & assigned).sum()), int(assigned.sum()))
+        return cls(len(right), int(assigned.sum()), share, accuracy, interval)
+
+
+@dataclass(frozen=True, slots=True)
+class DepartmentCoverage:
+    """What is kept among the products that are predicted to be of a department.
+
+    Attributes:
+        accuracy: of all of them, unthresholded.
+        threshold: the served one; the lowest, where leaves of the department differ.
+        own: by ``training.abstention``; None where the release does not say.
+        valid_products: that it was fitted on; None likewise.
+        verdict: ``kept``: the target lies in the interval. ``above, all assigned``: the accuracy is
+            above it and nothing is left to assign. ``above``, ``below``. ``nothing assigned``.
+    """
+
+    id: str
+    name: str
+    accuracy: float
+    threshold: float
+    own: bool | None
+    valid_products: int | None
+    kept: Kept
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Accuracy against coverage of a release on a split.
+
+    Attributes:
+        one_threshold: one threshold for all, the paper's rule; None where the release lacks it.
+        served: the release's thresholds as the worker obeys them.
+        best_coverage: the greatest share of these very products that one threshold could assign
+            at the target: no rule that has not seen them can know it.
+        curve: (coverage, accuracy) at every hundredth.
+    """
+
+    release: str
+    data: str
+    split: str
+    products: int
+    target: float
+    category_accuracy: float
+    calibration_error: float
+    threshold: float | None
+    one_threshold: Kept | None
+    served: Kept
+    departments: tuple[DepartmentCoverage, ...]
+    best_coverage: float
+    curve: tuple[tuple[float, float], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``orjson`` takes it."""
+        return asdict(self)
+
+
+def coverage(
+    release_dir: Path,
+    data_dir: Path,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    target: float | None = None,
+    device: torch.device | None = None,
+    advance: Callable[[int], object] = lambda _: None,
+) -> Coverage:
+    """Measure the thresholds of a release on the labelled products of a split.
+
+    Args:
+        limit: the first so many products; None: all.
+        target: None: the release's own, 0.9 where it has none.
+        device: None: the CPU.
+        advance: called with the number of products that are done.
+
+    Raises:
+        ReleaseError, ModelError: the release cannot be used. SortimentError: it has no category
+            model. DataError: nothing to measure on.
+    """
+    device = device or torch.device("cpu")
+    release = read_release(release_dir)
+    predictor = load_predictor(release, device, "auto")
+    if predictor.category is None or release.categories is None:
+        raise SortimentError(f"release {release.id} has no category model: nothing is assigned")
+    items = list(islice(DataSet(data_dir).products(split), limit))
+    if not items:
+        raise DataError(f"{data_dir} has no products in {split}: nothing to measure")
+    # Labels are no matter here, and take most of the time.
+    found = predict_products(
+        release, replace(predictor, attribute=None), items, device, advance=advance
+    )
+    categories = found.categories or []
+    right = np.array(
+        [item.category == each for item, each in zip(items, categories, strict=True)], dtype=bool
+    )
+    said = read_abstention(release)
+    if target is None:
+        target = _TARGET if said is None else said.target
+    shares, accuracies = metrics.accuracy_coverage(found.scores, right)
+    reached = np.flatnonzero(accuracies >= target)
+    places = np.unique(np.linspace(0, len(items) - 1, _CURVE_POINTS).astype(int))
+    return Coverage(
+        release=release.id,
+        data=data_dir.name,
+        split=split,
+        products=len(items),
+        target=target,
+        category_accuracy=float(right.mean()),
+        calibration_error=metrics.reliability(found.scores, right).calibration_error,
+        threshold=None if said is None else said.overall,
+        one_threshold=None if said is None else Kept.of(right, found.scores >= said.overall),
+        served=Kept.of(right, found.assigned),
+        departments=_departments(release, said, categories, right, found.assigned, target),
+        best_coverage=float(shares[reached[-1]]) if len(reached) else 0.0,
+        curve=tuple((float(shares[each]), float(accuracies[each])) for each in places),
+    )
+
+
+def _departments(
+    release: Release,
+    said: Abstention | None,
+    categories: Sequence[str],
+    right: NDArray[np.bool_],
+    assigned: NDArray[np.bool_],
+    target: float,
+) -> tuple[DepartmentCoverage, ...]:
+    """Departments that any product is predicted to be of, those with most products first."""
+    taxonomy = release.taxonomy
+    predicted = np.array([taxonomy.department_of(each) for each in categories])
+    served: dict[str, float] = {}
+    if release.categories is not None and release.category_thresholds is not None:
+        for leaf, threshold in zip(
+            release.categories.ids, release.category_thresholds.tolist(), strict=True
+        ):
+            department = taxonomy.department_of(leaf)
+            served[department] = min(served.get(department, 1.0), threshold)
+    found = []
+    for department in dict.fromkeys(predicted.tolist()):
+        of = predicted == department
+        kept = Kept.of(right[of], assigned[of])
+        fitted = None if said is None else said.departments.get(department)
+        found.append(
+            DepartmentCoverage(
+                department,
+                taxonomy.categories[department].name,
+                float(right[of].mean()),
+                served[department],
+                None if fitted is None else fitted.own,
+                None if fitted is None else fitted.products,
+                kept,
+                _verdict(kept, target),
+            )
+        )
+    return tuple(sorted(found, key=lambda each: -each.kept.products))
+
+
+def _verdict(kept: Kept, target: float) -> str:
+    low, high = kept.interval
+    if kept.assigned == 0:
+        return "nothing assigned"
+    if low <= target <= high:
+        return "kept"
+    if high < target:
+        return "below"
+    return "above, all assigned" if kept.assigned == kept.products else "above"
+
+
+@click.command("coverage")
+@click.option("--release", "address", required=True, help="Folder or address of a release.")
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with the split.",
+)
+@click.option("--split", default="test", show_default=True, help="train, valid or test.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first so many products.")
+@click.option(
+    "--target",
+    type=click.FloatRange(0, 1),
+    help="Accuracy that was wanted; the release's own where not given.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for DATA-coverage.md, .json and plots.",
+)
+@click.option("--about", multiple=True, help="A line for the page: hardware, how it was trained.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
+def coverage_command(
+    address: str,
+    data: Path,
+    split: str,
+    limit: int | None,
+    target: float | None,
+    out: Path,
+    about: tuple[str, ...],
+    device: str,
+) -> None:
+    """Measure what a release assigns, how much of it is right, and whether its target is kept."""
+    chosen = Processes(device).device
+    with tqdm(desc="coverage", unit="product", disable=not sys.stderr.isatty()) as bar:
+        found = coverage(
+            fetch_release(address, _CACHE),
+            data,
+            split=split,
+            limit=limit,
+            target=target,
+            device=chosen,
+            advance=bar.update,
+        )
+    page = write_coverage(found, out, about)
+    click.echo(page.read_text(encoding="utf-8"))

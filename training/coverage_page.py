@@ -1,0 +1,156 @@
+"""Accuracy against coverage as a page: Markdown, JSON and plots."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import orjson
+from matplotlib.figure import Figure
+
+from training.plots import plain, plot_accuracy_coverage
+from training.report import Page, Section
+
+if TYPE_CHECKING:
+    from training.coverage import Coverage, Kept
+
+__all__ = ["write_coverage"]
+
+_COLOUR = "#31688e"
+_MOST_BARS = 40
+_VERSIONS = ("torch", "numpy", "scikit-learn")
+
+
+def write_coverage(found: Coverage, out: Path, about: Sequence[str] = ()) -> Path:
+    """``<data>-coverage.md``, ``.json``, ``.png`` and ``-departments.png`` in ``out``.
+
+    Args:
+        about: lines for people: hardware, how the release was trained.
+
+    Returns:
+        The Markdown file.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    stem = f"{found.data}-coverage"
+    json_file = out / f"{stem}.json"
+    document = {**found.to_json(), "about": list(about), "versions": _versions()}
+    json_file.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    curve, departments = out / f"{stem}.png", out / f"{stem}-departments.png"
+    shares, accuracies = np.array(found.curve).T
+    plot_accuracy_coverage(
+        curve, shares, accuracies, (found.served.coverage, found.served.accuracy)
+    )
+    _plot_departments(found, departments)
+    page = Page(
+        f"Accuracy against coverage: {found.data}",
+        [*(f"- {line}" for line in (*about, _version_line())), "", *_verdicts(found)],
+        f"sortiment-train coverage --release RELEASE --data {found.data} --split {found.split}",
+        [_rules(found), _table(found)],
+        [curve, departments],
+    )
+    markdown = out / f"{stem}.md"
+    markdown.write_text(page.markdown(out), encoding="utf-8")
+    return markdown
+
+
+def _verdicts(found: Coverage) -> list[str]:
+    one = found.one_threshold
+    lines = []
+    if one is not None:
+        apart = 100 * (one.accuracy - found.target)
+        lines.append(
+            f"One threshold for all products: {_per_cent(one.accuracy)} of the assigned are right, "
+            f"{apart:+.2f} points from the target of {_per_cent(found.target)}."
+        )
+    counts: dict[str, int] = {}
+    for department in found.departments:
+        counts[department.verdict] = counts.get(department.verdict, 0) + 1
+    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    lines.append(f"Departments by their served thresholds: {said}.")
+    return lines
+
+
+def _rules(found: Coverage) -> Section:
+    rows = []
+    if found.one_threshold is not None:
+        name = f"one threshold for all ({found.threshold:.4f})"
+        rows.append([name, *_cells(found.one_threshold)])
+    rows.append(["as served", *_cells(found.served)])
+    return Section(
+        f"All {found.products:,} products",
+        ["rule", "assigned", "coverage", "accuracy among them", "95 % interval"],
+        rows,
+        f"Category accuracy without abstention {_per_cent(found.category_accuracy)}, calibration "
+        f"error of the score {found.calibration_error:.4f}. Thresholds were fitted on valid. In "
+        f"hindsight one threshold could have assigned {_per_cent(found.best_coverage)} of these "
+        f"products at {_per_cent(found.target)}.",
+    )
+
+
+def _table(found: Coverage) -> Section:
+    rows = []
+    for each in found.departments:
+        source = {True: "own", False: "shared", None: "not said"}[each.own]
+        rows.append(
+            [
+                each.name,
+                "" if each.valid_products is None else f"{each.valid_products:,}",
+                source,
+                f"{each.threshold:.4f}",
+                f"{each.kept.products:,}",
+                _per_cent(each.accuracy),
+                *_cells(each.kept),
+                each.verdict,
+            ]
+        )
+    columns = ["predicted department", "valid", "threshold is", "threshold", "products"]
+    columns += ["accuracy of all", "assigned", "coverage", "accuracy", "95 % interval", "target"]
+    note = (
+        "Kept: the target lies in the realised accuracy's 95 % interval (Wilson). A department "
+        "whose accuracy is above the target with all of its products assigned cannot come down to "
+        "it."
+    )
+    return Section("By department, as served", columns, rows, note)
+
+
+def _cells(kept: Kept) -> list[str]:
+    low, high = kept.interval
+    return [
+        f"{kept.assigned:,}",
+        _per_cent(kept.coverage),
+        _per_cent(kept.accuracy) if kept.assigned else "-",
+        f"{_per_cent(low)} to {_per_cent(high)}" if kept.assigned else "-",
+    ]
+
+
+def _plot_departments(found: Coverage, path: Path) -> None:
+    """Realised accuracy of each department with its interval, against the target."""
+    shown = [each for each in found.departments if each.kept.assigned][:_MOST_BARS][::-1]
+    figure = Figure(figsize=(7, 1.5 + 0.28 * len(shown)), layout="constrained")
+    axes = figure.add_subplot()
+    places = np.arange(len(shown))
+    accuracy = np.array([each.kept.accuracy for each in shown])
+    reach = np.array([each.kept.interval for each in shown]).reshape(-1, 2)
+    errors = np.abs(reach - accuracy[:, None]).T
+    axes.errorbar(accuracy, places, xerr=errors, fmt="o", color=_COLOUR, markersize=4)
+    axes.axvline(found.target, color="grey", linewidth=0.8)
+    axes.set_yticks(places, [f"{plain(each.name)} ({each.kept.assigned:,})" for each in shown])
+    axes.set(xlabel="accuracy among the assigned, 95 % interval")
+    axes.grid(alpha=0.3, axis="x")
+    figure.savefig(path, dpi=120)
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}}
+
+
+def _version_line() -> str:
+    return "Versions: " + ", ".join(f"{name} {each}" for name, each in _versions().items())
+
+
+def _per_cent(share: float) -> str:
+    return f"{100 * share:.2f} %"

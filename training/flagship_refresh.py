@@ -1,0 +1,92 @@
+"""The flagship as a system that starts from a release, under the same or a changed taxonomy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.errors import ModelError
+from models.flagship import FlagshipConfig, FlagshipNet, FlagshipPreparer
+from models.loading import load_predictor
+from models.product import Product
+from models.release import Release
+from models.taxonomy import Taxonomy
+from training.carry_over import RowChange, carry_over, category_names, label_names
+from training.features import encoder_digest
+from training.flagship import FlagshipSystem
+from training.predictions import plan
+from training.recipe import FlagshipSettings
+from training.system import Job
+from training.targets import label_spaces
+
+__all__ = ["RefreshedFlagship"]
+
+
+class RefreshedFlagship(FlagshipSystem):
+    """A flagship with a release's encoder, preparer and weights; the recipe says how it learns.
+
+    What shapes the network (encoder, bags, lengths) is the release's, whatever the recipe says.
+    """
+
+    def __init__(self, job: Job, release: Release) -> None:
+        settings = job.recipe.system
+        if not isinstance(settings, FlagshipSettings):
+            raise TypeError(f"a flagship is not made from {type(settings).__name__}")
+        self._job = job
+        self._settings = settings
+        self._release = release
+        predictor = load_predictor(release, torch.device("cpu"), "float32")
+        if (
+            not isinstance(predictor.preparer, FlagshipPreparer)
+            or predictor.category is None
+            or release.categories is None
+        ):
+            raise ModelError(f"release {release.id} is no flagship with a category model")
+        self.preparer = predictor.preparer
+        self.preparer_key = json.dumps(["flagship", release.manifest_sha256])
+        self.categories, self.labels = label_spaces(job.taxonomy)
+        self._config = FlagshipConfig.from_json(release.config)
+        row_of = {name: row for row, name in enumerate(job.taxonomy.departments)}
+        net = FlagshipNet(
+            self._config,
+            departments=[row_of[job.taxonomy.department_of(leaf)] for leaf in self.categories.ids],
+            num_labels=len(self.labels),
+            dropout=settings.dropout,
+        )
+        reading = predictor.category.encoder
+
+        def encode(products: Sequence[Product]) -> Tensor:
+            prepared = self.preparer.prepare(products)
+            features = torch.empty(len(products), net.mixer.num_features)
+            for rows in plan(prepared.costs):
+                features[torch.from_numpy(rows)] = reading.encode(prepared.take(rows)).float()
+            return features
+
+        changes = _changes(release, job.taxonomy, self.categories.ids, self.labels.ids)
+        weights = carry_over(release.weights(), net.state_dict(), changes, encode)
+        net.load_state_dict(weights)
+        self._net = net.to(job.device)
+        self._digest = encoder_digest(self._net.encoder)
+
+    def identity(self) -> Mapping[str, Any]:
+        """The release that it starts from."""
+        return {"release": self._release.manifest_sha256}
+
+
+def _changes(
+    release: Release, now: Taxonomy, leaves: Sequence[str], labels: Sequence[str]
+) -> dict[str, RowChange]:
+    """What the rows of each head stood for and are to stand for, by prefix of its tensors."""
+    before = release.taxonomy
+    of_categories, of_labels = category_names(before, now), label_names(before, now)
+    old_leaves = () if release.categories is None else release.categories.ids
+    old_labels = () if release.labels is None else release.labels.ids
+    return {
+        "category.department.": RowChange(before.departments, now.departments, of_categories),
+        "category.leaf.": RowChange(old_leaves, leaves, of_categories),
+        "attribute.": RowChange(old_labels, labels, of_labels),
+    }

@@ -1,0 +1,155 @@
+"""Whether a refreshed release may replace the one that it came from: gates on the same products.
+
+Legend: N held-out products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training import metrics
+
+__all__ = ["Answers", "GateResult", "Gates", "judge", "worse_by_chance"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gates:
+    """By how much a refreshed release may be worse, as differences of shares.
+
+    Attributes:
+        overall: category accuracy of all held-out products.
+        department: category accuracy of the products of a true department; a greater fall counts
+            only where chance makes it less often than ``significance``: few products vary.
+        calibration: rise of the calibration error, and fall of the accuracy among what is assigned
+            below the target or the former one, whichever is lower.
+        attributes: micro F1 of attributes, masked by the predicted category.
+        significance: of the one-sided exact test by department, divided by their number.
+    """
+
+    overall: float = 0.0
+    department: float = 0.01
+    calibration: float = 0.01
+    attributes: float = 0.005
+    significance: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a release answers to the N products.
+
+    Attributes:
+        right: [N], the best category is the true one. scores: [N], of it. assigned: [N].
+        attribute_f1: micro; None without an attribute model.
+    """
+
+    right: NDArray[np.bool_]
+    scores: NDArray[np.float32]
+    assigned: NDArray[np.bool_]
+    attribute_f1: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """A gate: both releases' figure, the worst that the new one may have, and the products."""
+
+    gate: str
+    old: float
+    new: float
+    worst: float
+    products: int
+    passed: bool
+    note: str = ""
+
+    def __str__(self) -> str:
+        note = f" ({self.note})" if self.note else ""
+        return (
+            f"{self.gate}: {self.old:.4f} before, {self.new:.4f} now, {self.worst:.4f} is allowed, "
+            f"{self.products:,} products{note}"
+        )
+
+
+def judge(
+    old: Answers, new: Answers, departments: Sequence[str], target: float, gates: Gates
+) -> list[GateResult]:
+    """Every gate, overall first.
+
+    Args:
+        departments: [N], name of each product's true department.
+        target: accuracy that is wanted among what is assigned.
+    """
+    count = len(old.right)
+    before, now = float(old.right.mean()), float(new.right.mean())
+    results = [_at_least("category accuracy", before, now, before - gates.overall, count)]
+    names = np.array(departments)
+    distinct = sorted(set(departments))
+    for name in distinct:
+        of = names == name
+        results.append(_department(name, old.right[of], new.right[of], len(distinct), gates))
+    error, error_now = (
+        metrics.reliability(each.scores, each.right).calibration_error for each in (old, new)
+    )
+    worst = error + gates.calibration
+    results.append(
+        GateResult("calibration error", error, error_now, worst, count, passed=error_now <= worst)
+    )
+    _, kept_before = metrics.accuracy_where(old.right, old.assigned)
+    _, kept_now = metrics.accuracy_where(new.right, new.assigned)
+    results.append(
+        _at_least(
+            "accuracy among the assigned",
+            kept_before,
+            kept_now,
+            min(target, kept_before) - gates.calibration,
+            int(new.assigned.sum()),
+        )
+    )
+    if old.attribute_f1 is not None and new.attribute_f1 is not None:
+        worst = old.attribute_f1 - gates.attributes
+        results.append(
+            _at_least("attribute micro F1", old.attribute_f1, new.attribute_f1, worst, count)
+        )
+    return results
+
+
+def _at_least(gate: str, old: float, new: float, worst: float, products: int) -> GateResult:
+    return GateResult(gate, old, new, worst, products, passed=new >= worst)
+
+
+def _department(
+    name: str,
+    old: NDArray[np.bool_],
+    new: NDArray[np.bool_],
+    num_departments: int,
+    gates: Gates,
+) -> GateResult:
+    before, now = float(old.mean()), float(new.mean())
+    worst = before - gates.department
+    if now >= worst:
+        return GateResult(f"department {name}", before, now, worst, len(old), passed=True)
+    chance = worse_by_chance(int((old & ~new).sum()), int((~old & new).sum()))
+    limit = gates.significance / num_departments
+    return GateResult(
+        f"department {name}",
+        before,
+        now,
+        worst,
+        len(old),
+        passed=chance >= limit,
+        note=f"so much or more by chance with probability {chance:.2g}, refused below {limit:.2g}",
+    )
+
+
+def worse_by_chance(lost: int, won: int) -> float:
+    """Probability of at least ``lost`` losses among all changes, were both as likely.
+
+    McNemar's exact test, one-sided: ``lost`` products were right before and are wrong now, ``won``
+    the other way round.
+    """
+    changes = lost + won
+    ways: int = sum(comb(changes, each) for each in range(lost, changes + 1))
+    return ways / int(2**changes)

@@ -1,0 +1,240 @@
+"""A release trained on with new labels, compared with the old one, and published if it is no worse.
+
+Both answer the same held-out products, old ones and new ones, as they would be served. The new
+release is written beside its place, takes its name in one step when all gates are passed, and is
+removed else. The old release is never touched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.errors import SortimentError
+from models.loading import load_predictor
+from models.release import Release, read_release
+from models.release_store import move_directory
+from models.taxonomy import Taxonomy
+from training import metrics
+from training.abstention import read_abstention
+from training.data import DataSet, LabelledProduct, count_rows
+from training.flagship_refresh import RefreshedFlagship
+from training.gates import Answers, GateResult, Gates, judge
+from training.predictions import predict_products
+from training.processes import Processes
+from training.recipe import FlagshipSettings, Recipe
+from training.refresh_data import RefreshData, write_refresh_data
+from training.run import check_target, fit_system
+from training.system import Job, System
+
+__all__ = ["RefreshRefused", "RefreshReport", "next_version", "refresh"]
+
+# Old products to each new one: enough that a pass over both does not forget the old ones.
+_REPLAY_SHARE = 4
+_REPLAY_LEAST = 2000
+
+_ARCHITECTURES: Mapping[str, Callable[[Job, Release], System]] = {"flagship": RefreshedFlagship}
+
+
+class RefreshRefused(SortimentError):
+    """The new release is worse than the gates allow; it was not published."""
+
+    exit_code = 3
+
+    def __init__(self, report: RefreshReport) -> None:
+        failed = [str(each) for each in report.gates if not each.passed]
+        super().__init__(
+            f"not published, release {report.old} stays; worse than the gates allow:\n"
+            + "\n".join(f"  - {line}" for line in failed)
+        )
+        self.report = report
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshReport:
+    """What was trained and compared.
+
+    Attributes:
+        old, new: release ids. changed: ids that were added and gone, by kind.
+        figures: by release, what ``gates`` were judged by, and the accuracy of the new products
+            alone.
+        published: where the new release is; None where it was refused.
+    """
+
+    old: str
+    new: str
+    data: RefreshData
+    changed: Mapping[str, Mapping[str, int]]
+    figures: Mapping[str, Mapping[str, float]]
+    gates: tuple[GateResult, ...]
+    published: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``orjson`` takes it."""
+        return asdict(self) | {"published": None if self.published is None else str(self.published)}
+
+
+def refresh(
+    release_dir: Path,
+    recipe: Recipe,
+    new: Sequence[Path],
+    *,
+    gates: Gates | None = None,
+    replay: int | None = None,
+    hold: float = 0.2,
+    compare_on: str = "test",
+    say: Callable[[str], object] = print,
+) -> RefreshReport:
+    """Fine-tune a release on new labelled products and publish it at ``recipe.out``.
+
+    Args:
+        recipe: how to train; ``data`` holds the old products and the taxonomy as it is now,
+            ``name`` and ``version`` are the new release's.
+        new: files of labelled products.
+        gates: None: the usual ones.
+        replay: old training products that are trained on again; None: four to each new line, at
+            least 2,000.
+        hold: share of the new products that thresholds are set on, and as much to compare by.
+        compare_on: split of ``data`` to compare by.
+
+    Raises:
+        RefreshRefused: the new release is worse than the gates allow.
+        SortimentError: the release cannot be refreshed, the data cannot be used, or ``out`` is
+            there already.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SortimentError("refresh is for one process: its fine-tuning is short")
+    check_target(recipe)
+    old = read_release(release_dir)
+    make = _ARCHITECTURES.get(old.architecture)
+    if make is None:
+        raise SortimentError(
+            f"release {old.id} is of architecture {old.architecture!r}; refresh knows "
+            f"{', '.join(_ARCHITECTURES)}: train it anew with run"
+        )
+    if not isinstance(recipe.system, FlagshipSettings):
+        raise SortimentError(f"release {old.id} is refreshed by a recipe of kind flagship")
+    data = DataSet(recipe.data)
+    processes = Processes(recipe.device)
+    recipe.out.parent.mkdir(parents=True, exist_ok=True)
+    candidate = recipe.out.with_name(f".{recipe.out.name}.candidate-{os.getpid()}")
+    with tempfile.TemporaryDirectory(prefix="sortiment-refresh-") as room:
+        folder = Path(room)
+        count = sum(map(count_rows, new))
+        written = write_refresh_data(
+            data,
+            new,
+            folder,
+            replay=max(_REPLAY_SHARE * count, _REPLAY_LEAST) if replay is None else replay,
+            hold=hold,
+            compare_on=compare_on,
+            seed=recipe.seed,
+        )
+        for line in written.lines():
+            say(line)
+        changed = _changed(old, data.taxonomy)
+        for kind, counts in changed.items():
+            if any(counts.values()):
+                say(f"{kind}: {counts['added']:,} added, {counts['gone']:,} gone")
+        inside = replace(recipe, data=folder, out=candidate, limit=None)
+        try:
+            fitted = fit_system(
+                inside, processes, say, lambda stage: None, partial(make, release=old)
+            )
+            fitted.system.publish(candidate, fitted.outcome.epochs)
+            fitted.checkpoint.unlink(missing_ok=True)
+            fresh = read_release(candidate)
+            items = list(DataSet(folder).products("test"))
+            if not items:
+                raise SortimentError(f"{data.directory} has no products in {compare_on}")
+            answers = [_answers(each, items, processes.device) for each in (old, fresh)]
+            said = read_abstention(fresh)
+            results = judge(
+                *answers,
+                _departments(data.taxonomy, items),
+                said.target if said is not None else recipe.system.target_accuracy,
+                gates or Gates(),
+            )
+            report = RefreshReport(
+                old.id,
+                fresh.id,
+                written,
+                changed,
+                {
+                    each.id: _figures(of, written.test_new)
+                    for each, of in zip((old, fresh), answers, strict=True)
+                },
+                tuple(results),
+                recipe.out if all(each.passed for each in results) else None,
+            )
+            if report.published is None:
+                raise RefreshRefused(report)
+            move_directory(candidate, recipe.out)
+        finally:
+            shutil.rmtree(candidate, ignore_errors=True)
+    return report
+
+
+def next_version(version: str) -> str | None:
+    """The version with its last number one higher; None where it ends with no number."""
+    found = re.fullmatch(r"(.*?)(\d+)", version)
+    return None if found is None else f"{found[1]}{int(found[2]) + 1:0{len(found[2])}d}"
+
+
+def _answers(release: Release, items: Sequence[LabelledProduct], device: torch.device) -> Answers:
+    found = predict_products(release, load_predictor(release, device, "auto"), items, device)
+    categories = found.categories or []
+    right = np.array(
+        [item.category == each for item, each in zip(items, categories, strict=True)], dtype=bool
+    )
+    micro = None
+    if found.labels is not None:
+        micro = metrics.label_measures([item.label_ids for item in items], found.labels).micro_f1
+    return Answers(right, found.scores, found.assigned, micro)
+
+
+def _figures(answers: Answers, num_new: int) -> dict[str, float]:
+    """The new products come first in the comparison's split."""
+    coverage, assigned = metrics.accuracy_where(answers.right, answers.assigned)
+    found = {
+        "category_accuracy": float(answers.right.mean()),
+        "coverage": coverage,
+        "assigned_accuracy": assigned,
+        "calibration_error": metrics.reliability(answers.scores, answers.right).calibration_error,
+    }
+    if num_new:
+        found["category_accuracy_of_new_products"] = float(answers.right[:num_new].mean())
+    if answers.attribute_f1 is not None:
+        found["attribute_micro_f1"] = answers.attribute_f1
+    return found
+
+
+def _departments(taxonomy: Taxonomy, items: Sequence[LabelledProduct]) -> list[str]:
+    return [
+        taxonomy.path(item.category)[0].name
+        if item.category in taxonomy.categories
+        else f"unknown: {item.category}"
+        for item in items
+    ]
+
+
+def _changed(old: Release, now: Taxonomy) -> dict[str, dict[str, int]]:
+    before = {
+        "categories": frozenset(() if old.categories is None else old.categories.ids),
+        "labels": frozenset(() if old.labels is None else old.labels.ids),
+    }
+    after = {"categories": frozenset(now.leaves), "labels": frozenset(now.label_ids())}
+    return {
+        kind: {"added": len(after[kind] - before[kind]), "gone": len(before[kind] - after[kind])}
+        for kind in before
+    }

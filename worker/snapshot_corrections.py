@@ -1,0 +1,118 @@
+"""``sortiment-worker snapshot-corrections``: the corrections topic as a file to train on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import orjson
+
+from worker.corrections import Corrections
+from worker.errors import SortimentError
+from worker.sending_commands import RFC3339
+from worker.settings_loading import load_settings
+from worker.topic_range import TopicRange
+from worker.watch_board import printable
+
+__all__ = ["snapshot_corrections"]
+
+_CHUNK = 1_000
+
+
+@click.command("snapshot-corrections")
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--since", type=RFC3339, help="Only corrections from this time on.")
+@click.option("--until", type=RFC3339, help="Only corrections before this time.")
+@click.option("--topic", help="Instead of SORTIMENT_CORRECTIONS_TOPIC.")
+@click.option("--bootstrap-servers", help="Instead of KAFKA_BOOTSTRAP_SERVERS.")
+def snapshot_corrections(
+    out: Path,
+    since: int | None,
+    until: int | None,
+    topic: str | None,
+    bootstrap_servers: str | None,
+) -> None:
+    """Write the corrections topic as it is now to OUT, a .jsonl file for `sortiment-train refresh`.
+
+    Reads each partition once, without a group, committed events only, from its beginning up to
+    where it ends when the command starts. Of each product the last correction counts. Beside OUT,
+    OUT.offsets.json says which offsets it holds. Both files appear whole, or not at all.
+    """
+    if out.suffix != ".jsonl":
+        raise click.BadParameter(f"{out.name} must end with .jsonl", param_hint="OUT")
+    settings = load_settings({"bootstrap_servers": bootstrap_servers, "corrections_topic": topic})
+    corrections = Corrections()
+    try:
+        taken_at = datetime.now(UTC)
+        events = TopicRange(settings.kafka(), settings.corrections_topic, since, until)
+        asyncio.run(_read(events, corrections))
+        document = {
+            "schema": "sortiment.corrections-snapshot.v1",
+            "topic": settings.corrections_topic,
+            "taken_at": taken_at.isoformat(timespec="seconds"),
+            "since_ms": since,
+            "until_ms": until,
+            "partitions": {
+                str(partition): {"first_offset": first, "end_offset": end}
+                for partition, (first, end) in sorted(events.spans.items())
+            },
+            "events": corrections.events,
+            "corrections": len(corrections),
+            "replaced": corrections.replaced,
+            "withdrawn": corrections.withdrawn,
+            "refused": corrections.num_refused,
+        }
+        _write(out, corrections, orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    finally:
+        corrections.close()
+    for each in corrections.refused:
+        click.echo(
+            f"{settings.corrections_topic}[{each.partition}]@{each.offset} is no correction: "
+            f"{printable(each.reason, 200)}",
+            err=True,
+        )
+    if corrections.num_refused:
+        click.echo(f"{corrections.num_refused:,} events are no corrections: left out", err=True)
+    click.echo(
+        f"{len(corrections):,} corrections of {corrections.events:,} events "
+        f"({corrections.replaced:,} replaced, {corrections.withdrawn:,} withdrawn): {out}"
+    )
+
+
+async def _read(events: TopicRange, corrections: Corrections) -> None:
+    async with events:
+        while records := await events.take(_CHUNK):
+            for record in records:
+                corrections.add(record)
+
+
+def _write(out: Path, corrections: Corrections, offsets: bytes) -> None:
+    """Both files, synced; the offsets first, so that a snapshot never lacks them."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _replace(out.with_name(f"{out.name}.offsets.json"), [offsets])
+        _replace(out, corrections.lines())
+    except OSError as error:
+        raise SortimentError(f"{out} cannot be written: {error}") from error
+
+
+def _replace(path: Path, chunks: Iterable[bytes]) -> None:
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
+        temporary = Path(file.name)
+        try:
+            file.writelines(chunks)
+            file.flush()
+            os.fsync(file.fileno())
+            # Trainers read it: NamedTemporaryFile's 0600 is for secrets.
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
