@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,5 +150,9 @@ def worse_by_chance(lost: int, won: int) -> float:
     the other way round.
     """
     changes = lost + won
-    ways: int = sum(comb(changes, each) for each in range(lost, changes + 1))
-    return ways / int(2**changes)
+    # By symmetry the ways to win at most ``won``, each from the one before it.
+    ways = total = 1
+    for each in range(won):
+        ways = ways * (changes - each) // (each + 1)
+        total += ways
+    return total / int(2**changes)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from training.gates import Answers, Gates, judge, worse_by_chance
+
+
+def answers(right: list[int] | np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Answers:
+    """Scores that are as sure as they are right: no calibration error."""
+    found = np.array(right, dtype=bool)
+    return Answers(found, found.astype(np.float32), np.ones(len(found), dtype=bool), 0.5)
+
+
+def failed(old: Answers, new: Answers, departments: list[str], gates: Gates) -> list[str]:
+    return [each.gate for each in judge(old, new, departments, 0.9, gates) if not each.passed]
+
+
+def test_the_same_answers_pass() -> None:
+    same = answers([1, 0, 1, 1])
+    assert failed(same, same, ["a", "a", "b", "b"], Gates()) == []
+
+
+def test_one_product_less_is_worse_overall() -> None:
+    old, new = answers([1] * 1000), answers([1] * 999 + [0])
+    departments = ["a"] * 1000
+    assert failed(old, new, departments, Gates(calibration=1)) == ["category accuracy"]
+    assert failed(old, new, departments, Gates(calibration=1, overall=0.001)) == []
+
+
+def test_a_department_may_not_pay_for_the_others() -> None:
+    old = answers([1] * 100 + [0] * 100)
+    new = answers([1] * 60 + [0] * 40 + [1] * 100)
+    departments = ["a"] * 100 + ["b"] * 100
+    assert failed(old, new, departments, Gates()) == ["department a"]
+    told = next(r for r in judge(old, new, departments, 0.9, Gates()) if not r.passed)
+    assert "1.0000 before, 0.6000 now, 0.9900 is allowed, 100 products" in str(told)
+    assert "by chance" in str(told)
+
+
+def test_a_few_products_of_a_department_may_turn_by_chance() -> None:
+    old = answers([1, 1, 1, 0] + [0] * 96)
+    new = answers([0, 1, 1, 0] + [1] * 96)
+    assert failed(old, new, ["a"] * 4 + ["b"] * 96, Gates()) == []
+
+
+def test_scores_that_no_longer_say_how_sure_they_are() -> None:
+    old = answers([1] * 50 + [0] * 50)
+    new = replace(old, scores=np.ones(100, dtype=np.float32))
+    assert failed(old, new, ["a"] * 100, Gates()) == ["calibration error"]
+
+
+def test_what_is_assigned_must_be_right_as_often() -> None:
+    right = np.arange(100) < 80
+    old = replace(answers(right), assigned=np.arange(100) < 85)
+    new = replace(old, assigned=np.ones(100, dtype=bool))
+    assert failed(old, new, ["a"] * 100, Gates()) == ["accuracy among the assigned"]
+    # Above the target it may come down to it.
+    sure = replace(old, assigned=np.arange(100) < 80)
+    assert failed(sure, old, ["a"] * 100, Gates(calibration=0)) == []
+
+
+def test_attributes() -> None:
+    old = answers([1, 1])
+    assert failed(old, replace(old, attribute_f1=0.49), ["a", "a"], Gates()) == [
+        "attribute micro F1"
+    ]
+    assert failed(old, replace(old, attribute_f1=None), ["a", "a"], Gates()) == []
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "probability"),
+    [(0, 0, 1), (1, 0, 0.5), (1, 1, 0.75), (3, 0, 0.125), (0, 5, 1), (2, 2, 11 / 16)],
+)
+def test_chance_of_losses(lost: int, won: int, probability: float) -> None:
+    assert worse_by_chance(lost, won) == probability
+
+
+def test_chance_of_many_changes() -> None:
+    assert 0.4 < worse_by_chance(5000, 5000) < 0.6
+    assert worse_by_chance(5300, 4700) < 1e-8

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import torch
+
+from models.errors import SortimentError
+from models.loading import load_predictor, run_self_check
+from models.noop import noop_release
+from models.release import read_release
+from models.release_store import move_directory
+from tests.releases import TAXONOMY
+from tests.tiny_encoder import save_tiny_bert
+from tests.tiny_shop import COLORS, write_shop
+from training.cli import main
+from training.data import DataSet
+from training.flagship_refresh import RefreshedFlagship
+from training.gates import Gates
+from training.processes import Processes
+from training.recipe import FlagshipSettings, LoopSettings, Rates, Recipe
+from training.recipe_files import load_recipe
+from training.refresh import RefreshRefused, RefreshReport, next_version, refresh
+from training.run import run
+from training.system import Job
+
+# The gates are for thousands of products: here one product is a point and more.
+WIDE = Gates(overall=0.05, department=0.2, calibration=0.3, attributes=0.2)
+
+
+def silent(_line: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shop(tmp_path_factory.mktemp("shop") / "data")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def first(shop: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A recipe whose release is there."""
+    room = tmp_path_factory.mktemp("first")
+    recipe = Recipe(
+        about="",
+        data=shop,
+        out=room / "release",
+        name="shop",
+        cache=cache,
+        progress=False,
+        seed=5,
+        system=FlagshipSettings(
+            kind="flagship",
+            encoder=str(save_tiny_bert(room / "encoder")),
+            max_tokens=24,
+            hash_buckets=2048,
+            bag_dim=16,
+            rates=Rates(heads=1e-2, bag=5e-2),
+        ),
+        train=LoopSettings(epochs=6, batch_size=16),
+    )
+    run(recipe, silent)
+    return recipe
+
+
+def labelled(number: int, title: str, category: str, color: str) -> dict[str, Any]:
+    return {
+        "product_id": f"new-{number}",
+        "title": f"{title} {color}",
+        "category": category,
+        "attributes": [{"name": "Color", "value": color}],
+    }
+
+
+def write(path: Path, lines: list[dict[str, Any]]) -> Path:
+    path.write_bytes(b"".join(orjson.dumps(each) + b"\n" for each in lines))
+    return path
+
+
+@pytest.fixture
+def refreshed(first: Recipe, tmp_path: Path) -> Callable[..., RefreshReport]:
+    def call(lines: list[dict[str, Any]], **changes: Any) -> RefreshReport:
+        gates, hold = changes.pop("gates", WIDE), changes.pop("hold", 0.2)
+        recipe = replace(first, out=tmp_path / "2", version="2", **changes)
+        new = write(tmp_path / "new.jsonl", lines)
+        return refresh(first.out, recipe, [new], gates=gates, hold=hold, say=silent)
+
+    return call
+
+
+def zeppelins(count: int = 60) -> list[dict[str, Any]]:
+    """What the first release has never seen."""
+    return [labelled(n, "zeppelin", "home/lamp", COLORS[n % 2]) for n in range(count)]
+
+
+def test_what_helps_is_published(
+    first: Recipe, refreshed: Callable[..., RefreshReport], tmp_path: Path
+) -> None:
+    report = refreshed(zeppelins())
+    assert report.published == tmp_path / "2"
+    old, new = report.figures["shop/1"], report.figures["shop/2"]
+    assert new["category_accuracy_of_new_products"] == 1
+    assert new["category_accuracy_of_new_products"] > old["category_accuracy_of_new_products"]
+    release = read_release(report.published)
+    run_self_check(release, load_predictor(release, torch.device("cpu"), "float32"))
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_harms_is_refused_and_the_old_release_stays(
+    first: Recipe, refreshed: Callable[..., RefreshReport], tmp_path: Path
+) -> None:
+    before = {path: path.read_bytes() for path in first.out.rglob("*") if path.is_file()}
+    wrong = [labelled(n, "dress", "wear/shoe", COLORS[n % 2]) for n in range(200)]
+    with pytest.raises(RefreshRefused, match=r"shop/1 stays.*\n.*category accuracy") as refused:
+        refreshed(wrong, gates=replace(WIDE, overall=0.0), hold=0.0)
+    assert refused.value.exit_code == 3
+    assert refused.value.report.published is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.jsonl"]
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_the_command_says_why_and_exits_with_3(
+    first: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    new = write(tmp_path / "new.jsonl", zeppelins(30))
+    given = ["--release", first.out, "--data", first.data, "--new", new, "--out", tmp_path / "2"]
+    given += ["--report", tmp_path / "report", "--gate", "calibration=0", "--gate", "overall=0"]
+    given += [f"cache={first.cache}", "train.epochs=1", "train.min_steps=0", "train.batch_size=16"]
+    # So high a rate that one epoch spoils the weights.
+    given += ["system.rates.heads=30", "system.rates.bag=30", "train.clip_norm=null"]
+    monkeypatch.setattr(sys, "argv", ["sortiment-train", "refresh", *map(str, given)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 3, said
+    assert "not published, release shop/1 stays" in said.err
+    assert "REFUSED" in said.out
+    assert not (tmp_path / "2").exists()
+    report = orjson.loads((tmp_path / "report" / "refresh.json").read_bytes())
+    assert report["published"] is None
+    assert "**refused**" in (tmp_path / "report" / "refresh.md").read_text()
+
+
+@pytest.fixture
+def changed_shop(shop: Path, tmp_path: Path) -> Path:
+    """A leaf and a value more, a leaf and its products gone, others in another order."""
+    data = tmp_path / "changed"
+    data.mkdir()
+    taxonomy = json.loads(gzip.decompress((shop / "taxonomy.json.gz").read_bytes()))
+    nodes = [node for node in taxonomy["categories"] if node["id"] != "home/革"]
+    taxonomy["categories"] = [*nodes[::-1], {"id": "wear/gown", "name": "gown", "parent": "wear"}]
+    taxonomy["version"] = "2"
+    taxonomy["attributes"][0]["values"] = ["green", *COLORS]
+    del taxonomy["relevant"]["home/革"]
+    taxonomy["relevant"] = {leaf: {"Color": ["green", *COLORS]} for leaf in taxonomy["relevant"]}
+    (data / "taxonomy.json").write_text(json.dumps(taxonomy))
+    for split in ("train", "valid", "test"):
+        lines = gzip.decompress((shop / f"{split}.jsonl.gz").read_bytes()).splitlines()
+        kept = [line for line in lines if json.loads(line)["category"] != "home/革"]
+        (data / f"{split}.jsonl").write_bytes(b"\n".join(kept) + b"\n")
+    return data
+
+
+def test_rows_are_carried_over_by_id(first: Recipe, changed_shop: Path) -> None:
+    old = read_release(first.out)
+    job = Job(replace(first, data=changed_shop), DataSet(changed_shop).taxonomy, Processes("cpu"))
+    system = RefreshedFlagship(job, old)
+    weights, before = system._net.state_dict(), old.weights()
+    assert old.categories is not None
+    for name in ("category.leaf.weight", "category.leaf.bias"):
+        for leaf in ("wear/dress", "wear/shoe", "home/lamp"):
+            now, then = system.categories.row_of[leaf], old.categories.row_of[leaf]
+            assert torch.equal(weights[name][now], before[name][then])
+    assert old.labels is not None
+    for label in old.labels.ids:
+        now, then = system.labels.row_of[label], old.labels.row_of[label]
+        assert torch.equal(weights["attribute.weight"][now], before["attribute.weight"][then])
+    fresh = weights["category.leaf.weight"][system.categories.row_of["wear/gown"]]
+    assert not any(torch.equal(fresh, row) for row in before["category.leaf.weight"])
+    assert torch.equal(weights["mixer.bag.weight"], before["mixer.bag.weight"])
+
+
+def test_a_changed_taxonomy_is_learned_and_published(
+    first: Recipe, changed_shop: Path, refreshed: Callable[..., RefreshReport]
+) -> None:
+    lines = [labelled(n, "gown", "wear/gown", "green") for n in range(80)]
+    report = refreshed(lines, data=changed_shop, gates=replace(WIDE, overall=0.5, department=1.0))
+    assert report.changed == {
+        "categories": {"added": 1, "gone": 1},
+        "labels": {"added": 1, "gone": 0},
+    }
+    assert report.published is not None
+    assert read_release(report.published).taxonomy.version == "2"
+    new = report.figures["shop/2"]
+    assert report.figures["shop/1"]["category_accuracy_of_new_products"] == 0
+    assert new["category_accuracy_of_new_products"] > 0.9
+
+
+def test_only_a_flagship_is_refreshed(first: Recipe, tmp_path: Path) -> None:
+    release = noop_release(tmp_path / "noop", TAXONOMY)
+    new = write(tmp_path / "new.jsonl", zeppelins(5))
+    recipe = replace(first, out=tmp_path / "2", version="2")
+    with pytest.raises(SortimentError, match="refresh knows flagship"):
+        refresh(release.directory, recipe, [new], say=silent)
+
+
+def test_the_packaged_recipe_is_a_flagships() -> None:
+    assert load_recipe("refresh", ["data=.", "out=."]).system.kind == "flagship"
+
+
+@pytest.mark.parametrize(
+    ("version", "following"),
+    [("1", "2"), ("9", "10"), ("2026-09", "2026-10"), ("v1.09", "v1.10"), ("beta", None)],
+)
+def test_next_version(version: str, following: str | None) -> None:
+    assert next_version(version) == following
+
+
+def test_a_release_never_takes_the_place_of_another(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    with pytest.raises(SortimentError, match="already there"):
+        move_directory(tmp_path / "one", tmp_path / "two")
+    move_directory(tmp_path / "one", tmp_path / "three")
+    assert (tmp_path / "three" / "file").exists()
