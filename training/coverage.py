@@ -85,6 +85,7 @@ class Coverage:
     Attributes:
         one_threshold: one threshold for all, the paper's rule; None where the release lacks it.
         served: the release's thresholds as the worker obeys them.
+        shared: likewise, the departments that share a threshold, together; None where none does.
         best_coverage: the greatest share of these very products that one threshold could assign
             at the target: no rule that has not seen them can know it.
         curve: (coverage, accuracy) at every hundredth.
@@ -100,6 +101,7 @@ class Coverage:
     threshold: float | None
     one_threshold: Kept | None
     served: Kept
+    shared: Kept | None
     departments: tuple[DepartmentCoverage, ...]
     best_coverage: float
     curve: tuple[tuple[float, float], ...]
@@ -164,6 +166,7 @@ def coverage(
         threshold=None if said is None else said.overall,
         one_threshold=None if said is None else Kept.of(right, found.scores >= said.overall),
         served=Kept.of(right, found.assigned),
+        shared=_shared(release, said, categories, right, found.assigned),
         departments=_departments(release, said, categories, right, found.assigned, target),
         best_coverage=float(shares[reached[-1]]) if len(reached) else 0.0,
         curve=tuple((float(shares[each]), float(accuracies[each])) for each in places),
@@ -206,6 +209,20 @@ def _departments(
             )
         )
     return tuple(sorted(found, key=lambda each: -each.kept.products))
+
+
+def _shared(
+    release: Release,
+    said: Abstention | None,
+    categories: Sequence[str],
+    right: NDArray[np.bool_],
+    assigned: NDArray[np.bool_],
+) -> Kept | None:
+    if said is None:
+        return None
+    sharing = {name for name, each in said.departments.items() if not each.own}
+    of = np.array([release.taxonomy.department_of(each) in sharing for each in categories])
+    return Kept.of(right[of], assigned[of]) if of.any() else None
 
 
 def _verdict(kept: Kept, target: float) -> str:

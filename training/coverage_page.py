@@ -80,6 +80,9 @@ def _rules(found: Coverage) -> Section:
         name = f"one threshold for all ({found.threshold:.4f})"
         rows.append([name, *_cells(found.one_threshold)])
     rows.append(["as served", *_cells(found.served)])
+    if found.shared is not None:
+        name = f"as served, small departments together ({found.shared.products:,} products)"
+        rows.append([name, *_cells(found.shared)])
     return Section(
         f"All {found.products:,} products",
         ["rule", "assigned", "coverage", "accuracy among them", "95 % interval"],
@@ -112,7 +115,7 @@ def _table(found: Coverage) -> Section:
     note = (
         "Kept: the target lies in the realised accuracy's 95 % interval (Wilson). A department "
         "whose accuracy is above the target with all of its products assigned cannot come down to "
-        "it."
+        "it. A shared threshold is to keep the target for the small departments together."
     )
     return Section("By department, as served", columns, rows, note)
 

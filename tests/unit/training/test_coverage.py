@@ -63,6 +63,8 @@ def test_a_release_that_says_what_its_thresholds_are(release: Path, data: Path) 
     assert by_name["Shoes"].own is True
     assert by_name["Bags"].own is False
     assert by_name["Bags"].valid_products == 12
+    assert found.shared is not None
+    assert found.shared.products == 2
     assert found.best_coverage <= 1
     assert coverage(release, data, target=0.2).best_coverage == 1
 
