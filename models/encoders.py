@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ __all__ = [
     "load_pretrained",
 ]
 
-LayerPooling = Literal["concat", "mean"]
+LayerPooling = Literal["concat", "mean", "max"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class EncoderConfig:
     Attributes:
         transformer: the ``config.json`` of the Hugging Face model.
         layers: whose CLS states are pooled, 1 to the model's number of layers, rising.
-        pooling: ``concat`` ([B, S * H]) or ``mean`` ([B, H]).
+        pooling: ``concat`` ([B, S * H]), ``mean`` or ``max`` ([B, H]).
         pad_id: token id that fills a batch up; masked, so any id is right.
     """
 
@@ -46,8 +46,8 @@ class EncoderConfig:
     pad_id: int = 0
 
     def __post_init__(self) -> None:
-        if self.pooling not in ("concat", "mean"):
-            raise ValueError(f"pooling must be concat or mean, got {self.pooling!r}")
+        if self.pooling not in get_args(LayerPooling):
+            raise ValueError(f"pooling must be concat, mean or max, got {self.pooling!r}")
         if not self.layers or self.layers[0] < 1 or list(self.layers) != sorted(set(self.layers)):
             raise ValueError(f"layers must rise from 1 or more, got {self.layers}")
 
@@ -80,7 +80,8 @@ def every_other_layer(num_layers: int) -> tuple[int, ...]:
 class TextEncoder(nn.Module):
     """The pooled CLS states of a transformer.
 
-    Equals ``concat(hidden_states[l][:, 0] for l in layers)``, or their mean, with padding masked.
+    Equals ``concat(hidden_states[l][:, 0] for l in layers)``, or their mean or maximum, with
+    padding masked.
 
     Raises:
         ModelError: the configuration is not of an encoder that this transformers library knows.
@@ -94,15 +95,23 @@ class TextEncoder(nn.Module):
         wide = len(config.layers) if config.pooling == "concat" else 1
         self.num_features = wide * hidden_size
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Features [B, D], float32, of ids [B, T] and mask [B, T] (1: a token, 0: padding)."""
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, segment_ids: Tensor | None = None
+    ) -> Tensor:
+        """Features [B, D], float32, of ids [B, T] and mask [B, T] (1: a token, 0: padding).
+
+        Args:
+            segment_ids: [B, T], int64, for an encoder with segment embeddings; None: all 0.
+        """
+        more = {} if segment_ids is None else {"token_type_ids": segment_ids}
         output = self.transformer(
-            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
+            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, **more
         )
         states = [output.hidden_states[layer][:, 0].float() for layer in self.config.layers]
         if self.config.pooling == "concat":
             return torch.cat(states, dim=1)
-        return torch.stack(states).mean(dim=0)
+        stacked = torch.stack(states)
+        return stacked.amax(dim=0) if self.config.pooling == "max" else stacked.mean(dim=0)
 
     def checkpoint_gradients(self) -> None:
         """In training, compute a layer's inner states again for its backward pass: less memory.
@@ -135,6 +144,7 @@ def load_pretrained(
     *,
     layers: Callable[[int], tuple[int, ...]] = every_other_layer,
     pooling: LayerPooling,
+    first_layers: int | None = None,
 ) -> Pretrained:
     """An encoder from a local directory or the Hugging Face hub.
 
@@ -142,6 +152,7 @@ def load_pretrained(
 
     Args:
         layers: whose CLS states are pooled, of so many layers.
+        first_layers: keep the first so many layers only; None: all.
 
     Raises:
         ModelError: not there, not an encoder, no safetensors, or no fast tokenizer.
@@ -156,6 +167,8 @@ def load_pretrained(
         source = name_or_directory
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        if first_layers is not None:
+            _keep_first(config, first_layers, where)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model = AutoModel.from_pretrained(
             source,
@@ -205,6 +218,17 @@ def fast_dtype(device: torch.device) -> torch.dtype:
         return torch.float32
     has = torch.cpu.get_capabilities()
     return torch.bfloat16 if has.get("amx_bf16") or has.get("avx512_bf16") else torch.float32
+
+
+def _keep_first(config: Any, count: int, where: str) -> None:
+    """Layers beyond the first ``count`` are then never built."""
+    has = int(getattr(config, "num_hidden_layers", 0))
+    if not 1 <= count <= has:
+        raise ModelError(f"{where} has {has} layers: its first {count} cannot be kept")
+    config.num_hidden_layers = count
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        config.layer_types = kinds[:count]
 
 
 def _empty_transformer(config: EncoderConfig) -> nn.Module:

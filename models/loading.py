@@ -37,6 +37,12 @@ def _ave_bert(release: Release, device: torch.device, dtype: Dtype) -> Predictor
     return load_ave_bert(release, device, dtype)
 
 
+def _dhpc(release: Release, device: torch.device, dtype: Dtype) -> Predictor:
+    from models.dhpc import load_dhpc
+
+    return load_dhpc(release, device, dtype)
+
+
 def _flagship(release: Release, device: torch.device, dtype: Dtype) -> Predictor:
     from models.flagship import load_flagship
 
@@ -52,6 +58,7 @@ def _noop(release: Release, device: torch.device, dtype: Dtype) -> Predictor:
 # Imported when used: an architecture's libraries take seconds to import.
 _ARCHITECTURES: Mapping[str, Callable[[Release, torch.device, Dtype], Predictor]] = {
     "ave_bert": _ave_bert,
+    "dhpc": _dhpc,
     "flagship": _flagship,
     "noop": _noop,
 }

@@ -60,12 +60,15 @@ def split_features(
     *,
     digest: str,
     progress: bool,
+    segments: Ragged | None = None,
 ) -> NDArray[np.float16]:
     """A frozen encoder's features [N, E] of a split, from disk where they were computed before."""
     with tqdm(
         total=len(tokens), desc=f"encode {name}", unit="product", disable=not progress
     ) as bar:
-        return cached_features(encoder, tokens, cache_dir, digest=digest, advance=bar.update)
+        return cached_features(
+            encoder, tokens, cache_dir, digest=digest, segments=segments, advance=bar.update
+        )
 
 
 def training_dtype(precision: Precision, device: torch.device) -> torch.dtype:
@@ -76,15 +79,22 @@ def training_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 
 def encode_batch(
-    encoder: TextEncoder, tokens: Ragged, device: torch.device, dtype: torch.dtype
+    encoder: TextEncoder,
+    tokens: Ragged,
+    device: torch.device,
+    dtype: torch.dtype,
+    segments: Ragged | None = None,
 ) -> Tensor:
     """Features [B, E], float32, with the encoder's arithmetic in ``dtype``."""
     input_ids, mask = pad(tokens, encoder.config.pad_id)
+    given = [input_ids.to(device), mask.to(device)]
+    if segments is not None:
+        given.append(pad(segments, 0)[0].to(device))
     reduced: AbstractContextManager[object] = (
         nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
     )
     with reduced:
-        features: Tensor = encoder(input_ids.to(device), mask.to(device))
+        features: Tensor = encoder(*given)
     return features
 
 

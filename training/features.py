@@ -37,6 +37,7 @@ def cached_features(
     cache: Path,
     *,
     digest: str,
+    segments: Ragged | None = None,
     advance: Callable[[int], object] = lambda rows: None,
 ) -> NDArray[np.float16]:
     """Pooled states of every row of ``tokens``, [N, E], read-only, memory-mapped.
@@ -44,9 +45,10 @@ def cached_features(
     Args:
         cache: folder of all entries; made where it is missing.
         digest: of the encoder, from ``encoder_digest``.
+        segments: of each token, for an encoder with segment embeddings.
         advance: called with the number of rows newly ready, those found on disk included.
     """
-    entry = cache / "features" / _key(digest, tokens, encoder)
+    entry = cache / "features" / _key(digest, tokens, segments)
     entry.mkdir(parents=True, exist_ok=True)
     file = entry / "features.npy"
     shape = (len(tokens), encoder.num_features)
@@ -60,7 +62,8 @@ def cached_features(
         )
         for first in range(done, len(tokens), _CHUNK_ROWS):
             rows = np.arange(first, min(first + _CHUNK_ROWS, len(tokens)))
-            kept[rows] = encode_tokens(encoder, tokens.take(rows))
+            of_rows = None if segments is None else segments.take(rows)
+            kept[rows] = encode_tokens(encoder, tokens.take(rows), of_rows)
             # The rows reach the disk before the mark that says so.
             kept.flush()
             _mark(entry, int(rows[-1]) + 1)
@@ -71,7 +74,9 @@ def cached_features(
 
 
 @torch.inference_mode()
-def encode_tokens(encoder: TextEncoder, tokens: Ragged) -> NDArray[np.float16]:
+def encode_tokens(
+    encoder: TextEncoder, tokens: Ragged, segments: Ragged | None = None
+) -> NDArray[np.float16]:
     """Pooled states [N, E], in batches of like length, on the encoder's device."""
     device = next(encoder.parameters()).device
     most = _BATCH_TOKENS.get(device.type, _BATCH_TOKENS_ELSEWHERE)
@@ -85,7 +90,10 @@ def encode_tokens(encoder: TextEncoder, tokens: Ragged) -> NDArray[np.float16]:
             last += 1
         rows = order[first:last]
         input_ids, mask = pad(tokens.take(rows), encoder.config.pad_id)
-        found[rows] = encoder(input_ids.to(device), mask.to(device)).half().cpu().numpy()
+        given = [input_ids.to(device), mask.to(device)]
+        if segments is not None:
+            given.append(pad(segments.take(rows), 0)[0].to(device))
+        found[rows] = encoder(*given).half().cpu().numpy()
         first = last
     return found
 
@@ -99,10 +107,11 @@ def encoder_digest(encoder: TextEncoder) -> str:
     return digest.hexdigest()
 
 
-def _key(digest: str, tokens: Ragged, encoder: TextEncoder) -> str:
+def _key(digest: str, tokens: Ragged, segments: Ragged | None) -> str:
     """Token ids stand for the texts, the tokenizer and its settings at once."""
     of = hashlib.sha256(digest.encode())
-    for array in (tokens.indptr, tokens.values):
+    more = () if segments is None else (segments.values,)
+    for array in (tokens.indptr, tokens.values, *more):
         of.update(np.ascontiguousarray(array).data)
     return of.hexdigest()[:32]
 

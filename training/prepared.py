@@ -29,6 +29,7 @@ from models.labels import LabelSpace
 from models.prepare import Prepared, Preparer, Ragged
 from models.product import Product, parse_product
 from models.taxonomy import Taxonomy
+from training.changes import Changes
 from training.data import DataSet, LabelledProduct
 from training.targets import Labeller, Oddities, Targets
 
@@ -82,6 +83,7 @@ def prepare_split(
     categories: LabelSpace,
     labels: LabelSpace,
     cache_dir: Path,
+    changes: Changes | None = None,
     advance: Callable[[int], object] = lambda rows: None,
 ) -> SplitOnDisk:
     """A split's arrays and targets, from disk where they were made before.
@@ -90,6 +92,7 @@ def prepare_split(
         limit: products at most, chosen at random by ``seed``.
         preparer_key: names all that decides what the preparer answers.
         cache_dir: folder of all entries; made where it is missing.
+        changes: what is done to the products first.
         advance: called with the number of products newly ready.
 
     Raises:
@@ -101,6 +104,7 @@ def prepare_split(
         "preparer": preparer_key,
         "spaces": [categories.hash, labels.hash],
         "code": _code_digest(),
+        "changes": None if changes is None else changes.key(split),
     }
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     entry = cache_dir / "prepared" / digest[:32]
@@ -114,6 +118,8 @@ def prepare_split(
             rows = chosen_rows(count := data.count(split), limit, seed)
             total = count if rows is None else len(rows)
             products = _only(data.products(split), rows)
+            if changes is not None:
+                products = changes.of(split, products)
             _write(partial, products, total, labeller, preparer, advance)
             _put_in_place(partial, entry)
         finally:

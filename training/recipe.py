@@ -14,11 +14,14 @@ from pydantic.dataclasses import dataclass
 
 __all__ = [
     "AveBertSettings",
+    "ChangeSettings",
+    "DhpcSettings",
     "FlagshipSettings",
     "LoopSettings",
     "Precision",
     "Rates",
     "Recipe",
+    "Strategy",
     "SystemSettings",
 ]
 
@@ -189,7 +192,105 @@ class AveBertSettings:
     thresholds: Literal["half", "tuned"] = "half"
 
 
-SystemSettings = Annotated[FlagshipSettings | AveBertSettings, Field(discriminator="kind")]
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class Strategy:
+    """How a classifier of dhpc-amazon is kept from learning noise (its section D).
+
+    Attributes:
+        bootstrap: beta of equation 6; 1: plain cross-entropy. bootstrap_from: T_gate of equation
+            7, in steps of the classifier.
+        negatives: sigma of equation 8, the share of a product's negatives that is drawn for each
+            step; 0: all of them count.
+        temperature: epsilon of equation 10, in training and in serving.
+        smoothing: epsilon of equation 9, with u = 1/N.
+        per_leaf: training products of each leaf, drawn once; None: all as they are.
+        replace: a leaf with fewer gives some of them more than once.
+    """
+
+    bootstrap: Share = 1.0
+    bootstrap_from: Annotated[int, Field(ge=0)] = 0
+    negatives: Annotated[float, Field(ge=0, le=1)] = 0.0
+    temperature: Rate = 1.0
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    per_leaf: Count | None = None
+    replace: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class DhpcSettings:
+    """A department classifier and a leaf classifier for each department (dhpc-amazon).
+
+    Attributes:
+        encoder: a directory or hub id, or ``bundled``. With ``body: pooled`` its tokenizer alone
+            is used.
+        body: the encoder, or the DNN's embeddings from scratch, pooled by text.
+        embedding: width of these.
+        gear: ``frozen`` trains heads on cached features of one shared encoder.
+        bodies: one for each classifier, as in the paper, or one for all.
+        first_layers: keep the first layers of the encoder only and pool all their CLS states
+            (PruneBERT, E.2.2); None: every other layer's and the last one's (knowledge skip).
+        skip: with False the last layer's CLS state alone is read.
+        pooling: of CLS states. segments: tell the encoder which text a token comes from.
+        letters: leave digits and signs out, as the paper does.
+        head_layers, head_width: linear layers of a head, and the width between them.
+        beam: leaf classifiers of so many best departments are asked.
+        department, leaf: against noise, for each kind of classifier.
+        learning_rate: of encoders. head_rate: of heads. embedding_rate: of the DNN's embeddings.
+        target_accuracy: of what is assigned rather than sent to review, on valid.
+        thresholds: one for all leaves, as in the paper, or one for each that valid knows.
+    """
+
+    kind: Literal["dhpc"]
+    encoder: str
+    body: Literal["encoder", "pooled"] = "encoder"
+    embedding: Count = 128
+    gear: Gear = "finetune"
+    bodies: Literal["separate", "shared"] = "separate"
+    first_layers: Count | None = None
+    skip: bool = True
+    pooling: Literal["concat", "mean", "max"] = "concat"
+    max_tokens: Annotated[int, Field(ge=8)] = 256
+    segments: bool = True
+    letters: bool = True
+    head_layers: Count = 2
+    head_width: Count = 512
+    dropout: Dropout = 0.1
+    beam: Count = 1
+    department: Strategy = field(default_factory=Strategy)
+    leaf: Strategy = field(default_factory=Strategy)
+    learning_rate: Rate = 5e-5
+    head_rate: Rate = 1e-3
+    embedding_rate: Rate = 1e-2
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    target_accuracy: Share = 0.9
+    thresholds: Literal["overall", "leaf"] = "overall"
+
+    def __post_init__(self) -> None:
+        if self.gear == "frozen" and (self.bodies != "shared" or self.body != "encoder"):
+            raise ValueError(
+                "gear=frozen is for one shared encoder: set bodies=shared and body=encoder"
+            )
+
+
+SystemSettings = Annotated[
+    FlagshipSettings | AveBertSettings | DhpcSettings, Field(discriminator="kind")
+]
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class ChangeSettings:
+    """What is done to the products of a data set before a system sees them, by the seed.
+
+    Attributes:
+        wrong_labels: share of training products whose category becomes another leaf.
+        dropped_texts: share of products, in every split, that lose description and bullets.
+        label_names: share of training products of which a copy is added whose title is shuffled
+            and holds the name of its leaf, without description and bullets (dhpc-amazon, D.4).
+    """
+
+    wrong_labels: Share = 0.0
+    dropped_texts: Share = 0.0
+    label_names: Share = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -200,6 +301,7 @@ class Recipe:
         about: a line for ``sortiment-train recipes``.
         data: folder of a data set. out: folder of the release, not there yet.
         name, version: of the release.
+        changes: noise and additions, to be measured by.
         limit: training products at most, chosen at random; valid is limited in proportion.
         cache: prepared products, encoder's features and interrupted runs.
         resume: go on from an interrupted run of the same settings and data.
@@ -215,6 +317,7 @@ class Recipe:
     out: Folder
     name: str
     version: str = "1"
+    changes: ChangeSettings = field(default_factory=ChangeSettings)
     limit: Count | None = None
     seed: Annotated[int, Field(ge=0)] = 1
     cache: Folder = field(default_factory=lambda: Path.home() / ".cache" / "sortiment")

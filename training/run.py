@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from models.errors import SortimentError
 from models.manifest import Manifest
+from training.changes import Changes
 from training.data import DataSet
 from training.loop import train
 from training.loop_state import Outcome
@@ -142,6 +143,7 @@ def _splits(data: DataSet, job: Job, system: System, say: Say) -> tuple[SplitOnD
         "train": limit,
         "valid": None if limit is None else max(_VALID_LEAST, limit // _VALID_SHARE),
     }
+    changes = Changes(job.recipe.changes, job.recipe.seed, job.taxonomy)
     found = []
     for split, at_most in limits.items():
         shown = "training" if split == "train" else split
@@ -157,6 +159,7 @@ def _splits(data: DataSet, job: Job, system: System, say: Say) -> tuple[SplitOnD
                 categories=system.categories,
                 labels=system.labels,
                 cache_dir=job.recipe.cache,
+                changes=changes,
                 advance=bar.update,
             )
         say(f"{made.odd.products:,} {shown} products")

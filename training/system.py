@@ -32,6 +32,7 @@ __all__ = ["Job", "Learner", "System", "make_system"]
 
 _SYSTEMS: Mapping[str, tuple[str, str]] = {
     "ave_bert": ("training.ave_bert", "AveBertSystem"),
+    "dhpc": ("training.dhpc", "DhpcSystem"),
     "flagship": ("training.flagship", "FlagshipSystem"),
 }
 

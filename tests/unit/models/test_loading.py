@@ -23,7 +23,7 @@ def release(tmp_path: Path) -> Release:
 
 
 def test_an_unknown_architecture_is_refused(release: Release) -> None:
-    with pytest.raises(ModelError, match="'lsan'; known here are ave_bert, flagship, noop"):
+    with pytest.raises(ModelError, match="'lsan'; known here are ave_bert, dhpc, flagship, noop"):
         load_predictor(replace(release, architecture="lsan"), CPU, "auto")
 
 
