@@ -228,22 +228,41 @@ class DhpcCategories:
         self._device = net.department_of.device
 
     @torch.inference_mode()
-    def outputs(self, batch: Prepared, also: NDArray[np.int64] | None = None) -> CascadeOutputs:
-        """Logits of a batch; see ``models.cascade.cascade_outputs``."""
-        config = self.net.config
-        pad_id = 0 if config.encoder is None else config.encoder.pad_id
-        if config.encoder is not None and not config.segments:
+    def shared_features(self, batch: Prepared) -> Tensor:
+        """Features [B, E] of the body that all classifiers share."""
+        return self._features(DEPARTMENT, batch)
+
+    @torch.inference_mode()
+    def outputs(
+        self,
+        batch: Prepared,
+        also: NDArray[np.int64] | None = None,
+        shared: Tensor | None = None,
+    ) -> CascadeOutputs:
+        """Logits of a batch; see ``models.cascade.cascade_outputs``.
+
+        Args:
+            shared: the batch's ``shared_features`` where they are known.
+        """
+        if self.net.config.bodies == "shared":
+            known = self.shared_features(batch) if shared is None else shared
+            return cascade_outputs(
+                self.net,
+                lambda _, rows: known[torch.from_numpy(rows).to(self._device)],
+                len(batch),
+                also,
+            )
+        return cascade_outputs(
+            self.net, lambda name, rows: self._features(name, batch.take(rows)), len(batch), also
+        )
+
+    def _features(self, name: str, batch: Prepared) -> Tensor:
+        encoder = self.net.config.encoder
+        if encoder is None:
+            return body_features(self.net.body(name), batch, self._device)
+        if not self.net.config.segments:
             batch = Prepared({INPUT_IDS: batch.arrays[INPUT_IDS]}, batch.costs)
-        once: dict[str, Tensor] = {}
-
-        def features(name: str, rows: NDArray[np.int64]) -> Tensor:
-            if config.bodies == "shared":
-                if not once:
-                    once[_SHARED] = body_features(self.net.body(name), batch, self._device, pad_id)
-                return once[_SHARED][torch.from_numpy(rows).to(self._device)]
-            return body_features(self.net.body(name), batch.take(rows), self._device, pad_id)
-
-        return cascade_outputs(self.net, features, len(batch), also)
+        return body_features(self.net.body(name), batch, self._device, encoder.pad_id)
 
     def encode(self, batch: Prepared) -> Tensor:
         """Scores of all leaves, [B, C], float32."""

@@ -7,28 +7,40 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 __all__ = ["ClassifierHead"]
 
 
-class _BatchNorm(nn.BatchNorm1d):
+class _BatchNorm(nn.Module):
     """Batch norm that takes a batch of one: by the statistics so far, which it does not change.
 
-    It counts no batches: a count is no weight, and averages of weights would average it.
+    Equals ``nn.BatchNorm1d``, but counts no batches: a count is no weight, and averages of weights
+    would average it.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, width: int) -> None:
-        super().__init__(width)
-        self.num_batches_tracked = None
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.register_buffer("running_mean", torch.zeros(width))
+        self.register_buffer("running_var", torch.ones(width))
 
     def forward(self, features: Tensor) -> Tensor:
-        if self.training and len(features) == 1:
-            return functional.batch_norm(
-                features, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
-        return super().forward(features)
+        """[B, H] of [B, H]."""
+        return functional.batch_norm(
+            features,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            training=self.training and len(features) > 1,
+        )
 
 
 class ClassifierHead(nn.Module):

@@ -45,6 +45,8 @@ __all__ = [
     "compare",
     "compare_command",
     "load_table",
+    "read_table",
+    "shown_command",
     "train_row",
 ]
 
@@ -115,11 +117,23 @@ def load_table(name: str) -> PaperTable:
     Raises:
         SortimentError: there is none of this name.
     """
+    raw = read_table(name)
+    if raw.get("kind") is not None:
+        raise SortimentError(f"{name} is a table of {raw['kind']}, not of attributes")
+    return TypeAdapter(PaperTable).validate_python(raw)
+
+
+def read_table(name: str) -> dict[str, Any]:
+    """A table's file. ``kind`` says what is measured; without it attributes are.
+
+    Raises:
+        SortimentError: there is none of this name.
+    """
     names = sorted(path.stem for path in _FOLDER.glob("*.yaml"))
     if name not in names:
         raise SortimentError(f"{name} is none of the tables: {', '.join(names)}")
-    raw = yaml.load((_FOLDER / f"{name}.yaml").read_text("utf-8"), SafeLoader)  # noqa: S506
-    return TypeAdapter(PaperTable).validate_python(raw)
+    raw: dict[str, Any] = yaml.load((_FOLDER / f"{name}.yaml").read_text("utf-8"), SafeLoader)  # noqa: S506
+    return raw
 
 
 def compare(
@@ -171,9 +185,7 @@ def compare(
     if categories is not None and table.best in loaded:
         predicted = measuring.predicted(categories)
         measures[f"{table.best}-predicted"] = measuring.of(out / "rows" / table.best, predicted)
-    command = ["sortiment-train", "compare", name, f"data={data_dir.name}", f"out={out.name}"]
-    command += [f"recipe={used}"]
-    command += [each for each in settings if each.partition("=")[0] not in NOT_A_MATTER]
+    command = shown_command(name, settings, data_dir, out, recipe=used)
     found = Comparison(
         table,
         name,
@@ -182,10 +194,18 @@ def compare(
         len(measuring.items),
         measures,
         used,
-        shlex.join(command),
+        command,
     )
     write_pages(found, out)
     return found
+
+
+def shown_command(name: str, settings: Sequence[str], data_dir: Path, out: Path, **own: str) -> str:
+    """What to type for the same comparison elsewhere."""
+    command = ["sortiment-train", "compare", name, f"data={data_dir.name}", f"out={out.name}"]
+    command += [f"{key}={value}" for key, value in own.items()]
+    command += [each for each in settings if each.partition("=")[0] not in NOT_A_MATTER]
+    return shlex.join(command)
 
 
 def train_row(recipe: Recipe, say: Callable[[str], object]) -> None:
@@ -281,13 +301,32 @@ def compare_command(table: str, settings: tuple[str, ...]) -> None:
     if table in _ABLATIONS:
         _ablate(table, rest, own)
         return
+    rows = [row for row in own.get("rows", "").split(",") if row]
+    if read_table(table).get("kind") == "categories":
+        # It stands on this module.
+        from training.category_compare import compare_categories
+
+        if "categories" in own:
+            raise click.UsageError(f"categories is for attributes, {table} is of categories.")
+        compare_categories(
+            table,
+            rest,
+            data_dir=Path(own["data"]),
+            out=Path(own["out"]),
+            recipe=own.get("recipe"),
+            rows=rows,
+            split=own.get("split", "test"),
+            say=click.echo,
+        )
+        click.echo(f"written: {own['out']}")
+        return
     found = compare(
         table,
         rest,
         data_dir=Path(own["data"]),
         out=Path(own["out"]),
         recipe=own.get("recipe"),
-        rows=[row for row in own.get("rows", "").split(",") if row],
+        rows=rows,
         split=own.get("split", "test"),
         categories=own.get("categories"),
         say=click.echo,

@@ -1,0 +1,296 @@
+"""``sortiment-train compare`` for a table of categories: the strategies of dhpc-amazon, row by row.
+
+A row is a recipe with some settings changed, and may stand on another row. Gains are over the row
+that it stands on, or over the one it is set against, with 95 % intervals over the products, whose
+answers by both rows are compared one by one.
+
+Legend: N products, C leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pydantic.dataclasses
+import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from models.cascade import CascadeOutputs
+from models.dhpc import DhpcCategories, department_rows, dhpc_categories
+from models.errors import SortimentError
+from models.loading import load_predictor
+from models.prepare import Prepared, Preparer
+from models.release import read_release
+from training import metrics
+from training.category_page import CategoryComparison, RowResult, write_category_page
+from training.changes import Changes
+from training.compare import read_table, shown_command, train_row
+from training.data import DataSet, LabelledProduct
+from training.features import encoder_digest
+from training.predictions import plan
+from training.processes import Processes
+from training.recipe import SETTINGS, Recipe
+from training.recipe_files import load_recipe
+
+__all__ = ["CategoryRow", "CategoryTable", "compare_categories", "load_category_table"]
+
+_TARGET = 0.9
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class CategoryRow:
+    """A row of a table.
+
+    Attributes:
+        base: the row whose settings come first. against: gains are over this row; None: over
+            ``base``.
+        recipe: of its own; None: the comparison's.
+        epochs: so many times the epochs of the row that it stands on.
+        paper: the paper's gains, in points: ``department``, ``leaf``, ``coverage``; and
+            ``parameters``, in millions.
+    """
+
+    key: str
+    name: str
+    base: str | None = None
+    against: str | None = None
+    recipe: str | None = None
+    settings: tuple[str, ...] = ()
+    epochs: float = 1.0
+    paper: dict[str, float] = field(default_factory=dict)
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class CategoryTable:
+    """Rows of a recipe; ``curves`` are drawn as accuracy against coverage."""
+
+    kind: Literal["categories"]
+    about: str
+    recipe: str
+    rows: tuple[CategoryRow, ...]
+    curves: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        known: set[str] = set()
+        for row in self.rows:
+            if row.base is not None and row.base not in known:
+                raise ValueError(f"{row.key} stands on {row.base}, which is no row before it")
+            known.add(row.key)
+
+    def row(self, key: str) -> CategoryRow:
+        """The row of a key."""
+        return next(row for row in self.rows if row.key == key)
+
+    def recipe_of(self, row: CategoryRow, recipe: str, given: Sequence[str]) -> Recipe:
+        """A row's recipe.
+
+        Args:
+            recipe: of rows that have none of their own. given: settings of every row.
+        """
+        chain = [row]
+        while chain[0].base is not None:
+            chain.insert(0, self.row(chain[0].base))
+        used = next((each.recipe for each in reversed(chain) if each.recipe), recipe)
+        settings = [setting for each in chain for setting in each.settings]
+        made = load_recipe(used, [*given, *settings])
+        factor = float(np.prod([each.epochs for each in chain]))
+        epochs = max(1, round(made.train.epochs * factor))
+        return replace(
+            made, train=replace(made.train, epochs=epochs), name=f"{made.name}-{row.key}"
+        )
+
+
+def load_category_table(name: str) -> CategoryTable:
+    """A table of categories that comes with the package.
+
+    Raises:
+        SortimentError: there is none of this name.
+    """
+    return TypeAdapter(CategoryTable).validate_python(read_table(name))
+
+
+def compare_categories(
+    name: str,
+    settings: Sequence[str],
+    *,
+    data_dir: Path,
+    out: Path,
+    recipe: str | None = None,
+    rows: Sequence[str] = (),
+    split: str = "test",
+    say: Callable[[str], object] = print,
+) -> CategoryComparison:
+    """Train (where that is not done yet) and measure rows; write Markdown, HTML, JSON and a plot.
+
+    Args:
+        settings: ``key=value``, for the recipe of every row.
+        recipe: instead of the table's. rows: keys; none: all. Rows measured in the same ``out``
+            before are on the page too.
+
+    Raises:
+        SortimentError: a row is unknown, cannot be trained, or ``out`` holds it by other settings.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SortimentError("compare is for one process; train each row with run under torchrun")
+    table = load_category_table(name)
+    unknown = sorted(set(rows) - {row.key for row in table.rows})
+    if unknown:
+        raise SortimentError(
+            f"rows={','.join(unknown)}: none of {', '.join(row.key for row in table.rows)}"
+        )
+    used = recipe or table.recipe
+    chosen = [row for row in table.rows if not rows or row.key in rows]
+    made = {}
+    for row in chosen:
+        given = [f"data={data_dir}", f"out={out / 'rows' / row.key}", *settings]
+        made[row.key] = table.recipe_of(row, used, given)
+    measuring = _Measuring(DataSet(data_dir), split)
+    results: dict[str, RowResult] = {}
+    for row in chosen:
+        say(f"row {row.key}: {row.name}")
+        train_row(made[row.key], say)
+        results[row.key] = measuring.of(made[row.key])
+        say(
+            f"  department {results[row.key].measures['department_accuracy']:.4f}, "
+            f"leaf {results[row.key].measures['category_accuracy']:.4f}"
+        )
+    found = CategoryComparison(
+        about=table.about,
+        rows=tuple(
+            (row.key, row.name, row.against or row.base, row.paper)
+            for row in table.rows
+            if row.key in results
+        ),
+        curves=table.curves,
+        name=name,
+        data=data_dir.name,
+        split=split,
+        products=measuring.num_products,
+        recipe=used,
+        results=results,
+        command=shown_command(
+            name, settings, data_dir, out, recipe=used, **({"rows": ",".join(rows)} if rows else {})
+        ),
+    )
+    write_category_page(found, out)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Items:
+    """Products of the split, under one kind of changes."""
+
+    key: str
+    items: Sequence[LabelledProduct]
+
+
+class _Measuring:
+    """The split that all rows are measured on; what a frozen encoder reads is read once."""
+
+    def __init__(self, data: DataSet, split: str) -> None:
+        self._data = data
+        self._split = split
+        self._items: dict[str, _Items] = {}
+        self._features: dict[str, Tensor] = {}
+        self.num_products = data.count(split)
+
+    def of(self, recipe: Recipe) -> RowResult:
+        """What a row's release does with the split, whose texts may be dropped as in training."""
+        device = Processes(recipe.device).device
+        release = read_release(recipe.out)
+        predictor = load_predictor(release, device, "float32")
+        model = dhpc_categories(predictor)
+        items = self._of_changes(recipe)
+        true_ids = [item.category for item in items.items]
+        row_of = model.categories.row_of
+        true = np.array([row_of.get(each, -1) for each in true_ids], dtype=np.int64)
+        departments = department_rows(release.taxonomy, model.categories)
+        outputs = self._outputs(model, predictor.preparer, items, true, departments, device)
+
+        scores, best = outputs.scores(model.net.temperatures.cpu()).max(dim=1)
+        score, predicted = scores.numpy(), best.numpy()
+        true_departments = np.where(true >= 0, departments[np.maximum(true, 0)], -1)
+        right_departments = outputs.best_departments().numpy() == true_departments
+        given = torch.from_numpy(np.maximum(true_departments, 0))
+        right_leaves = outputs.best_leaves(given).numpy() == true
+        right = predicted == true
+        assigned = score >= model.thresholds[predicted]
+        coverage, assigned_accuracy = metrics.accuracy_where(right, assigned)
+        curve = metrics.accuracy_coverage(score, right)
+        reached = curve[0][curve[1] >= _TARGET]
+        ids = model.categories.ids
+        measured = {
+            "department_accuracy": float(right_departments.mean()),
+            "leaf_accuracy_true_department": float(right_leaves.mean()),
+            "category_accuracy": float(right.mean()),
+            "category_macro_f1": metrics.macro_f1(true_ids, [ids[row] for row in predicted]),
+            "coverage": coverage,
+            "assigned_accuracy": assigned_accuracy,
+            "coverage_at_90": float(reached[-1]) if len(reached) else 0.0,
+            "calibration_error": metrics.reliability(score, right).calibration_error,
+            "parameters": float(release.metrics["parameters"]),
+            "body_parameters": float(release.metrics["body_parameters"]),
+            "epochs": float(release.metrics["epochs"]),
+        }
+        return RowResult(measured, right_departments, right_leaves, right, score)
+
+    def _of_changes(self, recipe: Recipe) -> _Items:
+        changes = Changes(recipe.changes, recipe.seed, self._data.taxonomy)
+        key = json.dumps(changes.key(self._split) if self._split != "train" else None)
+        if key not in self._items:
+            products = self._data.products(self._split)
+            self._items[key] = _Items(key, list(changes.of(self._split, products)))
+        return self._items[key]
+
+    def _outputs(
+        self,
+        model: DhpcCategories,
+        preparer: Preparer,
+        items: _Items,
+        true: NDArray[np.int64],
+        departments: NDArray[np.int64],
+        device: torch.device,
+    ) -> CascadeOutputs:
+        """Logits of all products on the CPU, the true department's leaves among them."""
+        prepared = preparer.prepare([item.product for item in items.items])
+        batches = plan(prepared.costs)
+        shared = self._shared(model, prepared, batches, items.key)
+        also = np.where(true >= 0, departments[np.maximum(true, 0)], -1)
+        found = []
+        for rows in batches:
+            known = None if shared is None else shared[torch.from_numpy(rows)].to(device)
+            found.append(model.outputs(prepared.take(rows), also[rows], known))
+        back = torch.from_numpy(np.argsort(np.concatenate(batches)))
+        return CascadeOutputs(
+            torch.cat([each.department.cpu() for each in found])[back],
+            torch.cat([each.leaf.cpu() for each in found])[back],
+            torch.cat([each.in_beam.cpu() for each in found])[back],
+            model.net.department_of.cpu(),
+        )
+
+    def _shared(
+        self,
+        model: DhpcCategories,
+        prepared: Prepared,
+        batches: Sequence[NDArray[np.int64]],
+        items_key: str,
+    ) -> Tensor | None:
+        """Features of the encoder that all classifiers share; None: each has its own."""
+        config = model.net.config
+        if config.bodies != "shared" or config.encoder is None:
+            return None
+        digest = encoder_digest(model.net.body(""))  # type: ignore[arg-type]
+        key = json.dumps([digest, items_key, config.max_tokens, config.letters, config.segments])
+        if key not in self._features:
+            found = [model.shared_features(prepared.take(rows)).cpu() for rows in batches]
+            back = torch.from_numpy(np.argsort(np.concatenate(batches)))
+            self._features[key] = torch.cat(found)[back]
+        return self._features[key]
