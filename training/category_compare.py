@@ -9,6 +9,7 @@ Legend: N products, C leaves.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from models.cascade import CascadeOutputs
 from models.dhpc import DhpcCategories, department_rows, dhpc_categories
 from models.errors import SortimentError
 from models.loading import load_predictor
+from models.manifest import MANIFEST
 from models.prepare import Prepared, Preparer
 from models.release import read_release
 from training import metrics
@@ -43,6 +45,7 @@ from training.recipe_files import load_recipe
 __all__ = ["CategoryRow", "CategoryTable", "compare_categories", "load_category_table"]
 
 _TARGET = 0.9
+_ARRAYS = ("right_departments", "right_leaves", "right", "scores")
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -157,11 +160,18 @@ def compare_categories(
     for row in chosen:
         say(f"row {row.key}: {row.name}")
         train_row(made[row.key], say)
-        results[row.key] = measuring.of(made[row.key])
+        kept = _Kept(out, row.key, split)
+        result = kept.read() or measuring.of(made[row.key])
+        kept.write(result)
+        results[row.key] = result
         say(
             f"  department {results[row.key].measures['department_accuracy']:.4f}, "
             f"leaf {results[row.key].measures['category_accuracy']:.4f}"
         )
+    for row in table.rows:
+        before = None if row.key in results else _Kept(out, row.key, split).read()
+        if before is not None:
+            results[row.key] = before
     found = CategoryComparison(
         about=table.about,
         rows=tuple(
@@ -182,6 +192,32 @@ def compare_categories(
     )
     write_category_page(found, out)
     return found
+
+
+class _Kept:
+    """What was measured of a row's release, beside the release: encoders read slowly."""
+
+    def __init__(self, out: Path, key: str, split: str) -> None:
+        self._release = out / "rows" / key
+        self._file = out / "rows" / f"{key}.{split}.npz"
+
+    def _digest(self) -> str:
+        return hashlib.sha256((self._release / MANIFEST).read_bytes()).hexdigest()
+
+    def read(self) -> RowResult | None:
+        """None: nothing was measured, or of another release."""
+        if not self._file.exists() or not (self._release / MANIFEST).exists():
+            return None
+        with np.load(self._file, allow_pickle=False) as kept:
+            about = json.loads(str(kept["about"]))
+            if about["manifest"] != self._digest():
+                return None
+            return RowResult(about["measures"], *(kept[name] for name in _ARRAYS))
+
+    def write(self, result: RowResult) -> None:
+        about = json.dumps({"manifest": self._digest(), "measures": dict(result.measures)})
+        arrays = {name: getattr(result, name) for name in _ARRAYS}
+        np.savez_compressed(self._file, about=np.array(about), **arrays)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,13 +105,18 @@ class DhpcLearner:
             body.bag.weight for body in self.net.bodies.values() if isinstance(body, PooledViews)
         ]
         of_bags = {id(bag) for bag in bags}
-        groups: list[dict[str, Any]] = []
+        by_kind: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.model.named_parameters():
             if id(parameter) in of_bags:
                 continue
             rate = settings.learning_rate if name.startswith("bodies.") else settings.head_rate
             decay = settings.weight_decay if parameter.dim() > 1 else 0.0
-            groups.append({"params": [parameter], "lr": rate, "weight_decay": decay})
+            by_kind.setdefault((rate, decay), []).append(parameter)
+        # Few groups: each costs a step as much as the parameters of a small head.
+        groups: list[dict[str, Any]] = [
+            {"params": parameters, "lr": rate, "weight_decay": decay}
+            for (rate, decay), parameters in by_kind.items()
+        ]
         found: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(groups, fused=self._device.type == "cuda" or None)
         ]

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from models.errors import SortimentError
+from tests.tiny_encoder import save_tiny_bert
+from tests.tiny_shop import write_shop
+from training.category_compare import (
+    CategoryRow,
+    CategoryTable,
+    compare_categories,
+    load_category_table,
+)
+from training.category_page import gain_of
+from training.compare import compare_command, load_table
+from training.evaluate import evaluate
+from training.recipe import DhpcSettings
+
+TABLE = "dhpc-amazon"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shop(tmp_path_factory.mktemp("shop") / "data")
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("encoder")
+    encoder = save_tiny_bert(folder / "encoder")
+    return [
+        f"system.encoder={encoder}",
+        "system.max_tokens=24",
+        "system.head_width=8",
+        "system.embedding=4",
+        "train.epochs=2",
+        "train.batch_size=32",
+        f"cache={folder / 'cache'}",
+        "device=cpu",
+    ]
+
+
+def test_rows_beside_the_papers(data: Path, settings: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    rows = ["dnn", "plain", "bootstrap-0.9-0", "prune-2", "plain-titles"]
+    said: list[str] = []
+    found = compare_categories(
+        TABLE,
+        settings,
+        data_dir=data,
+        out=out,
+        recipe="dhpc-amazon-cpu",
+        rows=rows,
+        say=said.append,
+    )
+    assert list(found.results) == rows
+    for key in ("dnn", "plain"):
+        measured = evaluate(out / "rows" / key, data, split="test", dtype="float32")
+        ours = found.results[key].measures
+        for name in ("category_accuracy", "department_accuracy", "coverage", "category_macro_f1"):
+            assert ours[name] == pytest.approx(measured[name], abs=1e-9), (key, name)
+    plain, pruned = (found.results[key].measures for key in ("plain", "prune-2"))
+    assert pruned["body_parameters"] < plain["body_parameters"]
+
+    written = json.loads((out / "data-dhpc-amazon.json").read_text())
+    assert written["systems"]["plain"] == dict(plain)
+    assert written["gains_in_points"]["bootstrap-0.9-0"]["over"] == "plain"
+    assert written["paper_gains_in_points"]["bootstrap-0.9-0"] == {"department": 1.48}
+    page = (out / "data-dhpc-amazon.md").read_text()
+    for part in ("PruneBERT, first 2 layers", "+1.48", "-1.20", "rows=dnn,plain", "± "):
+        assert part in page
+    assert "cache=" not in page
+    assert (out / "data-dhpc-amazon-coverage.png").stat().st_size > 1000
+    assert "data:image/png;base64," in (out / "data-dhpc-amazon.html").read_text()
+
+    arguments = [TABLE, f"data={data}", f"out={out}", "recipe=dhpc-amazon-cpu", "rows=plain"]
+    again = CliRunner().invoke(compare_command, [*arguments, *settings])
+    assert again.exit_code == 0, again.output
+    assert "kept from before" in again.output
+    # What was measured before stays on the page.
+    assert (out / "data-dhpc-amazon.md").read_text().count("PruneBERT") == page.count("PruneBERT")
+    assert json.loads((out / "data-dhpc-amazon.json").read_text())["systems"] == written["systems"]
+    refused = CliRunner().invoke(compare_command, [*arguments, "categories=x"])
+    assert refused.exit_code == 2
+
+
+def test_a_row_stands_on_another(data: Path) -> None:
+    table = load_category_table(TABLE)
+    given = [f"data={data}", "out=o"]
+
+    def made(key: str) -> tuple[DhpcSettings, int]:
+        recipe = table.recipe_of(table.row(key), "dhpc-amazon-cpu", given)
+        assert isinstance(recipe.system, DhpcSettings)
+        return recipe.system, recipe.train.epochs
+
+    plain, epochs = made("plain")
+    assert plain.department.bootstrap == plain.leaf.temperature == 1
+    assert plain.leaf.negatives == 0
+    warm, longer = made("temperature-0.9")
+    assert (warm.leaf.temperature, warm.leaf.negatives) == (0.9, 0)
+    assert longer == round(1.2 * epochs)
+    assert made("dnn-titles")[0].body == "pooled"
+    with pytest.raises(ValueError, match="no row before it"):
+        CategoryTable(
+            kind="categories",
+            about="",
+            recipe="",
+            rows=(CategoryRow(key="a", name="", base="b"),),
+        )
+
+
+def test_every_row_has_a_recipe(data: Path) -> None:
+    table = load_category_table(TABLE)
+    known = {row.key for row in table.rows}
+    for row in table.rows:
+        table.recipe_of(row, table.recipe, [f"data={data}", "out=o"])
+        assert row.against is None or row.against in known
+
+
+def test_gains_have_intervals() -> None:
+    ours = np.array([True] * 60 + [False] * 40)
+    theirs = np.array([True] * 50 + [False] * 50)
+    gain, half = gain_of(ours, theirs)
+    assert gain == pytest.approx(10)
+    assert half == pytest.approx(196 * np.sqrt(0.1 * 0.9 / 100))
+
+
+def test_what_cannot_be_compared(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SortimentError, match="rows=bert: none of dnn"):
+        compare_categories(TABLE, [], data_dir=data, out=tmp_path, rows=["bert"])
+    with pytest.raises(SortimentError, match="a table of categories"):
+        load_table(TABLE)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SortimentError, match="for one process"):
+        compare_categories(TABLE, [], data_dir=data, out=tmp_path)

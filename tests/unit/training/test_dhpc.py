@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.cascade import CascadeOutputs
+from models.dhpc import dhpc_categories
+from models.loading import load_predictor, run_self_check
+from models.release import read_release
+from tests.tiny_encoder import save_tiny_bert
+from tests.tiny_shop import write_shop
+from training.data import DataSet
+from training.dhpc import DhpcSystem, fit_cascade_temperatures
+from training.dhpc_learner import DhpcLearner
+from training.evaluate import evaluate
+from training.loop import Interrupted
+from training.predictions import predict_products
+from training.prepared import prepare_split
+from training.processes import Processes
+from training.recipe import ChangeSettings, DhpcSettings, LoopSettings, Recipe, Strategy
+from training.recipe_files import load_recipe
+from training.run import run
+from training.system import Job
+
+STRATEGY = Strategy(bootstrap=0.9, negatives=0.7, temperature=0.9, per_leaf=60)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_bert(tmp_path_factory.mktemp("encoder"), hidden=32)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shop(tmp_path_factory.mktemp("shop") / "data")
+
+
+@pytest.fixture
+def recipe(data: Path, encoder: Path, tmp_path: Path) -> Recipe:
+    return Recipe(
+        about="",
+        data=data,
+        out=tmp_path / "release",
+        name="dhpc",
+        cache=tmp_path / "cache",
+        seed=5,
+        system=DhpcSettings(
+            kind="dhpc",
+            encoder=str(encoder),
+            max_tokens=24,
+            head_width=16,
+            dropout=0.0,
+            learning_rate=2e-3,
+            head_rate=1e-2,
+            embedding_rate=5e-2,
+        ),
+        train=LoopSettings(epochs=6, batch_size=16),
+    )
+
+
+def with_system(recipe: Recipe, **changes: Any) -> Recipe:
+    return replace(recipe, system=replace(recipe.system, **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"department": STRATEGY, "leaf": STRATEGY, "beam": 2},
+        {"bodies": "shared", "gear": "frozen", "pooling": "max", "thresholds": "leaf"},
+        {"body": "pooled", "embedding": 8, "head_layers": 3},
+        {"first_layers": 2, "segments": False, "head_layers": 1, "bodies": "shared"},
+    ],
+    ids=["plain", "strategies", "frozen", "dnn", "pruned"],
+)
+def test_each_kind_is_learned_released_and_served(
+    recipe: Recipe, data: Path, changes: dict[str, Any]
+) -> None:
+    report = run(with_system(recipe, **changes), lambda _line: None)
+    assert report is not None
+    assert report.metrics["department_accuracy"] > 0.75
+    losses = [epoch["loss"] for epoch in report.outcome.history]
+    assert losses[-1] < 0.8 * losses[0]
+    release = read_release(recipe.out)
+    assert release.labels is None
+    cpu = torch.device("cpu")
+    predictor = load_predictor(release, cpu, "float32")
+    run_self_check(release, predictor)
+    measured = evaluate(recipe.out, data, split="valid", dtype="float32")
+    # A frozen encoder's features were rounded to half precision in training.
+    for name in ("category_accuracy", "department_accuracy", "coverage"):
+        assert measured[name] == pytest.approx(report.metrics[name], abs=0.04), name
+
+    # What one batch of all products gives is what evaluate's batches by length give.
+    items = list(DataSet(data).products("test"))
+    served = predict_products(release, predictor, items, cpu)
+    model = dhpc_categories(predictor)
+    scores = model.encode(predictor.preparer.prepare([item.product for item in items]))
+    found = model.score_categories(scores, 1)
+    np.testing.assert_allclose(found.scores[:, 0], served.scores, atol=1e-5)
+    assert served.categories == [model.categories.ids[row] for row in found.rows[:, 0]]
+
+
+def learner_of(recipe: Recipe) -> DhpcLearner:
+    data = DataSet(recipe.data)
+    torch.manual_seed(0)
+    system = DhpcSystem(Job(recipe, data.taxonomy, Processes("cpu")))
+    train, valid = (
+        prepare_split(
+            data,
+            split,
+            limit=None,
+            seed=1,
+            preparer=system.preparer,
+            preparer_key=system.preparer_key,
+            taxonomy=data.taxonomy,
+            categories=system.categories,
+            labels=system.labels,
+            cache_dir=recipe.cache,
+        )
+        for split in ("train", "valid")
+    )
+    return system.learn(train, valid)
+
+
+def test_classifiers_are_trained_independently(recipe: Recipe) -> None:
+    learner = learner_of(recipe)
+    learner.model.train()
+    before = {name: tensor.clone() for name, tensor in learner.net.state_dict().items()}
+    optimizer = learner.optimizers()[0]
+    for _ in range(3):
+        optimizer.zero_grad()
+        learner.loss_of(np.flatnonzero(learner.tasks.of == 2)[:16]).backward()
+        optimizer.step()
+    changed = {
+        name.split(".")[1]
+        for name, tensor in learner.net.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }
+    assert changed == {"leaf-1"}
+    counts = learner.model["steps"].state_dict()["counts"]
+    assert counts.tolist() == [0.0, 0.0, 3.0]
+
+
+def test_a_run_that_was_interrupted_ends_with_the_same_weights(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noisy = replace(
+        with_system(
+            recipe,
+            body="pooled",
+            embedding=4,
+            department=replace(STRATEGY, bootstrap_from=9),
+            leaf=STRATEGY,
+        ),
+        train=LoopSettings(epochs=2, batch_size=16, average_from=0.5, average_every=2),
+    )
+    run(replace(noisy, out=tmp_path / "whole"), lambda _line: None)
+    plain, steps = DhpcLearner.loss_of, 0
+
+    def interrupting(self: DhpcLearner, rows: Any) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        if steps == 25:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(self, rows)
+
+    monkeypatch.setattr(DhpcLearner, "loss_of", interrupting)
+    with pytest.raises(Interrupted):
+        run(noisy, lambda _line: None)
+    run(noisy, lambda _line: None)
+    resumed = read_release(noisy.out).weights()
+    for name, tensor in read_release(tmp_path / "whole").weights().items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_noise_is_learned_and_named_products_are_added(recipe: Recipe) -> None:
+    said: list[str] = []
+    changes = ChangeSettings(wrong_labels=0.4, label_names=0.5, dropped_texts=1.0)
+    quick = replace(
+        with_system(recipe, body="pooled", embedding=4),
+        changes=changes,
+        train=LoopSettings(epochs=1, batch_size=16),
+    )
+    run(quick, said.append)
+    number = int(next(line for line in said if "training products" in line).split()[0])
+    assert 160 + 50 < number < 160 + 110
+
+
+def test_temperatures_tell_how_often_the_cascade_is_right() -> None:
+    random = torch.Generator().manual_seed(0)
+    department = 12 * torch.rand(4000, 1, generator=random) - 2
+    right = torch.rand(4000, generator=random) < torch.sigmoid(department[:, 0] / 4)
+    outputs = CascadeOutputs(
+        torch.cat([department, torch.full((4000, 1), -50.0)], dim=1),
+        torch.tensor([[torch.inf, -torch.inf]]).repeat(4000, 1),
+        torch.tensor([[True, False]]).repeat(4000, 1),
+        torch.tensor([0, 1]),
+    )
+    true = np.where(right.numpy(), 0, 1)
+    found = fit_cascade_temperatures(outputs, torch.ones(2), true)
+    assert found[0].item() == pytest.approx(4, rel=0.1)
+    nothing = CascadeOutputs(*(part[:0] for part in _parts(outputs)), outputs.department_of)
+    assert fit_cascade_temperatures(nothing, torch.ones(2), true[:0]).tolist() == [1, 1]
+
+
+def _parts(outputs: CascadeOutputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return outputs.department, outputs.leaf, outputs.in_beam
+
+
+def test_a_frozen_encoder_is_shared(encoder: Path) -> None:
+    with pytest.raises(ValueError, match="bodies=shared"):
+        DhpcSettings(kind="dhpc", encoder=str(encoder), gear="frozen")
+
+
+def test_the_papers_recipe_has_its_best_settings() -> None:
+    recipe = load_recipe("dhpc-amazon", ["data=d", "out=o"])
+    assert isinstance(recipe.system, DhpcSettings)
+    department, leaf = recipe.system.department, recipe.system.leaf
+    assert (department.bootstrap, department.bootstrap_from, leaf.bootstrap) == (0.9, 0, 0.9)
+    assert (department.negatives, leaf.negatives) == (0.0, 0.7)
+    assert (recipe.system.bodies, recipe.system.head_layers, recipe.system.skip) == (
+        "separate",
+        2,
+        True,
+    )
