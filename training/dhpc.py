@@ -125,8 +125,8 @@ class DhpcSystem:
             dtype=training_dtype(loop.precision, job.device),
             accumulate=loop.accumulate,
             seed=job.recipe.seed,
-            # NCCL cannot average sparse gradients.
-            sparse=job.processes.count == 1 or job.device.type == "cpu",
+            # Sparse gradients are not averaged where a step leaves some of them out.
+            sparse=job.processes.count == 1,
         )
         return self._learner
 

@@ -48,7 +48,7 @@ class DhpcLearner:
     Args:
         accumulate: forward passes to a step.
         seed: of what balanced resampling draws.
-        sparse: give the DNN's embeddings gradients of touched rows only: not where NCCL averages.
+        sparse: give the DNN's embeddings gradients of touched rows only: for one process.
     """
 
     def __init__(

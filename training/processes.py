@@ -35,19 +35,22 @@ class Processes:
 
     Args:
         device: ``auto``, ``cpu``, or a CUDA device, which several processes choose themselves.
+        in_parts: a step may leave some parameters out, the same ones in all processes.
 
     Raises:
         SortimentError: the device is not there, or is not for several processes.
     """
 
-    def __init__(self, device: str = "auto") -> None:
+    def __init__(self, device: str = "auto", *, in_parts: bool = False) -> None:
         is_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
         self._accelerator = Accelerator(
             cpu=is_cpu,
             mixed_precision="no",  # the encoder's alone, and the loop's scaler: heads stay in fp32
             kwargs_handlers=[
                 InitProcessGroupKwargs(timeout=_LONGEST_WAIT),
-                DistributedDataParallelKwargs(broadcast_buffers=False),
+                DistributedDataParallelKwargs(
+                    broadcast_buffers=False, find_unused_parameters=in_parts
+                ),
             ],
         )
         self.rank: int = self._accelerator.process_index

@@ -75,7 +75,7 @@ def run(recipe: Recipe, say: Say = print) -> RunReport | None:
     """
     check_target(recipe)
     clock = _Clock()
-    processes = Processes(recipe.device)
+    processes = Processes(recipe.device, in_parts=recipe.system.kind == "dhpc")
     fitted = fit_system(recipe, processes, say if processes.is_main else _silent, clock.lap)
     if not processes.is_main:
         processes.wait()
