@@ -97,6 +97,7 @@ def test_classifiers_that_take_turns_are_averaged_too(given: list[str], tmp_path
     arguments = [each for each in given if "hash_buckets" not in each and "bag_dim" not in each]
     # Batch norm has statistics of each process's own; equation 8 draws other numbers.
     arguments += ["system.head_layers=1", "system.leaf.negatives=0", "changes.label_names=0"]
+    arguments.append("system.department.per_leaf=null")
     for processes, batch_size in ((1, 16), (2, 8)):
         folder = tmp_path / str(processes)
         done = subprocess.run(
