@@ -61,6 +61,37 @@ def test_mean_of_layers(directory: Path) -> None:
     assert mean.num_features == 16
 
 
+def test_maximum_of_layers(directory: Path) -> None:
+    both = [
+        load_pretrained(str(directory), pooling=pooling).encoder.eval()
+        for pooling in ("concat", "max")
+    ]
+    with torch.inference_mode():
+        first, last = both[0](IDS, MASK).chunk(2, dim=1)
+        torch.testing.assert_close(both[1](IDS, MASK), torch.maximum(first, last))
+    assert both[1].num_features == 16
+
+
+def test_first_layers_are_those_of_the_whole(directory: Path) -> None:
+    whole = load_pretrained(
+        str(directory), pooling="concat", layers=lambda _count: (1, 2)
+    ).encoder.eval()
+    pruned = load_pretrained(
+        str(directory),
+        pooling="concat",
+        layers=lambda count: tuple(range(1, count + 1)),
+        first_layers=2,
+    ).encoder.eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(pruned(IDS, MASK), whole(IDS, MASK), atol=0, rtol=0)
+    sizes = [sum(p.numel() for p in each.parameters()) for each in (whole, pruned)]
+    assert sizes[1] < sizes[0]
+    assert pruned.config.transformer["num_hidden_layers"] == 2
+    for count in (0, 5):
+        with pytest.raises(ModelError, match=f"its first {count} cannot be kept"):
+            load_pretrained(str(directory), pooling="concat", first_layers=count)
+
+
 def test_an_encoder_is_rebuilt_from_its_config_and_weights(directory: Path) -> None:
     loaded = load_pretrained(str(directory), pooling="concat").encoder.eval()
     config = EncoderConfig.from_json(json.loads(json.dumps(loaded.config.to_json())))

@@ -90,3 +90,18 @@ def test_other_texts_or_another_encoder_are_another_entry(
 def test_no_products(encoder: TextEncoder, tmp_path: Path) -> None:
     none = Ragged(np.empty(0, dtype=np.int32), np.zeros(1, dtype=np.int64))
     assert cached_features(encoder, none, tmp_path, digest="d").shape == (0, 32)
+
+
+def test_segments_decide_too(encoder: TextEncoder, tmp_path: Path) -> None:
+    rows = tokens(4)
+    segments = Ragged(np.arange(len(rows.values), dtype=np.int8) % 2, rows.indptr)
+    digest = encoder_digest(encoder)
+    plain = cached_features(encoder, rows, tmp_path, digest=digest)
+    found = cached_features(encoder, rows, tmp_path, digest=digest, segments=segments)
+    assert len(list((tmp_path / "features").iterdir())) == 2
+    assert not np.array_equal(plain, found)
+    ids = torch.from_numpy(rows.values[: rows.indptr[1]])[None].long()
+    of_first = torch.from_numpy(segments.values[: rows.indptr[1]])[None].long()
+    with torch.inference_mode():
+        alone = encoder(ids, torch.ones_like(ids), of_first)[0].numpy()
+    np.testing.assert_allclose(found[0], alone, atol=5e-3)
