@@ -32,7 +32,7 @@ from models.segments import (
     SegmentTokenizer,
     grow_segments,
 )
-from training.calibrate import abstention_thresholds
+from training.abstention import CALIBRATION_FILE, fit_abstention
 from training.dhpc_learner import DhpcLearner, accuracies
 from training.encoding import encoder_place, split_features, training_dtype
 from training.features import encoder_digest
@@ -140,7 +140,16 @@ class DhpcSystem:
         fitted = fit_cascade_temperatures(outputs, start, true)
         net.temperatures.copy_(fitted)
         scores, best = outputs.scores(fitted).max(dim=1)
-        thresholds = self._thresholds(scores.numpy(), best.numpy(), true)
+        departments = [self._job.taxonomy.department_of(leaf) for leaf in self.categories.ids]
+        abstention = fit_abstention(
+            scores.numpy(),
+            best.numpy(),
+            true,
+            departments,
+            self._settings.target_accuracy,
+            self._settings.abstention,
+        )
+        thresholds = abstention.of_leaves(departments)
         assigned = scores.numpy() >= thresholds[best.numpy()]
         right = best.numpy() == true
         found = accuracies(outputs, fitted, true)
@@ -176,7 +185,10 @@ class DhpcSystem:
             category_thresholds=thresholds,
             label_thresholds=None,
             weights=weights,
-            files={TOKENIZER_FILE: self.preparer.tokenizer.serialised},
+            files={
+                CALIBRATION_FILE: abstention.to_json(),
+                TOKENIZER_FILE: self.preparer.tokenizer.serialised,
+            },
             examples=make_examples(predictor, self._examples, self._job.taxonomy, self._job.device),
             metrics=metrics,
         )
@@ -187,19 +199,6 @@ class DhpcSystem:
         if self._settings.first_layers is not None:
             return tuple(range(1, num_layers + 1))
         return every_other_layer(num_layers) if self._settings.skip else last_layers(num_layers, 1)
-
-    def _thresholds(
-        self, scores: NDArray[np.float32], best: NDArray[np.int64], true: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        """From which score on a leaf is assigned, [C]."""
-        target, num_leaves = self._settings.target_accuracy, len(self.categories)
-        if self._settings.thresholds == "leaf":
-            return abstention_thresholds(scores, best, true, num_leaves, target)
-        # All leaves as one (E.1.2): its row is 0, a wrong answer's true row is another.
-        one = abstention_thresholds(
-            scores, np.zeros_like(best), (best != true).astype(np.int64), 1, target
-        )
-        return np.full(num_leaves, one[0], dtype=np.float32)
 
     def _split(self, name: str, split: SplitOnDisk) -> Split:
         if self._settings.gear == "finetune" or self._encoder is None:

@@ -237,7 +237,7 @@ class DhpcSettings:
         department, leaf: against noise, for each kind of classifier.
         learning_rate: of encoders. head_rate: of heads. embedding_rate: of the DNN's embeddings.
         target_accuracy: of what is assigned rather than sent to review, on valid.
-        thresholds: one for all leaves, as in the paper, or one for each that valid knows.
+        abstention: as the flagship's; here all products together keep the target, as in the paper.
     """
 
     kind: Literal["dhpc"]
@@ -263,7 +263,7 @@ class DhpcSettings:
     embedding_rate: Rate = 1e-2
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     target_accuracy: Share = 0.9
-    thresholds: Literal["overall", "leaf"] = "overall"
+    abstention: Literal["department", "overall"] = "overall"
 
     def __post_init__(self) -> None:
         if self.gear == "frozen" and (self.bodies != "shared" or self.body != "encoder"):

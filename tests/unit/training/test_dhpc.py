@@ -16,6 +16,7 @@ from models.loading import load_predictor, run_self_check
 from models.release import read_release
 from tests.tiny_encoder import save_tiny_bert
 from tests.tiny_shop import write_shop
+from training.abstention import read_abstention
 from training.data import DataSet
 from training.dhpc import DhpcSystem, fit_cascade_temperatures
 from training.dhpc_learner import DhpcLearner
@@ -74,7 +75,7 @@ def with_system(recipe: Recipe, **changes: Any) -> Recipe:
     [
         ({"department": STRATEGY, "leaf": STRATEGY, "beam": 2}, 0.75),
         # A frozen encoder with weights at random tells little.
-        ({"bodies": "shared", "gear": "frozen", "pooling": "max", "thresholds": "leaf"}, 0.3),
+        ({"bodies": "shared", "gear": "frozen", "pooling": "max", "abstention": "department"}, 0.3),
         ({"body": "pooled", "embedding": 8, "head_layers": 3}, 0.75),
         ({"first_layers": 2, "segments": False, "head_layers": 1, "bodies": "shared"}, 0.75),
     ],
@@ -90,6 +91,11 @@ def test_each_kind_is_learned_released_and_served(
     assert losses[-1] < 0.9 * losses[0]
     release = read_release(recipe.out)
     assert release.labels is None
+    said = read_abstention(release)
+    assert said is not None and said.by == changes.get("abstention", "overall")
+    assert release.categories is not None and release.category_thresholds is not None
+    departments = [release.taxonomy.department_of(leaf) for leaf in release.categories.ids]
+    np.testing.assert_array_equal(release.category_thresholds, said.of_leaves(departments))
     cpu = torch.device("cpu")
     predictor = load_predictor(release, cpu, "float32")
     run_self_check(release, predictor)
