@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.device_masks import DeviceMasks
 from models.encoders import EncoderConfig, TextEncoder, fast_dtype
 from models.errors import ModelError
 from models.flagship import INPUT_IDS, TOKENIZER_FILE, pad
 from models.heads import AttributeHead
-from models.labels import DeviceMasks, LabelSpace, Masks
+from models.labels import LabelSpace, Masks
 from models.masked_attributes import MaskedAttributes
 from models.predictor import Encoder, LabelScores, Predictor
 from models.prepare import Prepared, Ragged

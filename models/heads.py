@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kernels import MaskedLinear
-from models.labels import DeviceMasks
+from models.device_masks import DeviceMasks
 from models.predictor import CategoryScores, LabelScores
 
 __all__ = ["AttributeHead", "CascadeHead", "best_rows"]

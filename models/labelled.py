@@ -7,6 +7,7 @@ from typing import Any
 
 from models.errors import ProductError
 from models.product import Product, parse_product
+from models.taxonomy import label_id
 
 __all__ = ["LabelledProduct", "parse_labelled"]
 
@@ -27,9 +28,6 @@ class LabelledProduct:
     @property
     def label_ids(self) -> frozenset[str]:
         """The attributes as label ids; the taxonomy may lack some."""
-        # It stands on torch, which takes seconds to import: not for who only reads products.
-        from models.taxonomy import label_id
-
         return frozenset(label_id(name, value) for name, value in self.attributes)
 
 

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-__all__ = ["DeviceMasks", "LabelSpace", "Masks", "pack_mask", "unpack_mask"]
+__all__ = ["LabelSpace", "Masks", "pack_mask", "unpack_mask"]
 
 # Packed masks are read by every worker of a fleet, whatever its byte order.
 _PACKED = np.dtype("<u4")
@@ -106,24 +104,3 @@ def unpack_mask(packed: bytes, num_labels: int) -> NDArray[np.uint32]:
     if len(rows) and (int(rows[-1]) >= num_labels or bool((rows[1:] <= rows[:-1]).any())):
         raise ValueError(f"a packed mask must rise strictly and stay below {num_labels}")
     return rows
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceMasks:
-    """Masks where the model runs.
-
-    Args:
-        indptr: [C + 1], int64, on the device.
-        indices: [nnz], int64, on the device.
-    """
-
-    indptr: Tensor
-    indices: Tensor
-
-    @classmethod
-    def from_masks(cls, masks: Masks, device: torch.device) -> DeviceMasks:
-        """A copy of ``masks`` on ``device``."""
-        return cls(
-            torch.from_numpy(masks.indptr).to(device),
-            torch.from_numpy(masks.indices.astype(np.int64)).to(device),
-        )

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.device_masks import DeviceMasks
 from models.errors import ModelError, ReleaseError
-from models.labels import DeviceMasks, LabelSpace
+from models.labels import LabelSpace
 from models.predict import leaf_rows, predict
 from models.predictor import CategoryScores, LabelScores, Predictor
 from models.product import Product

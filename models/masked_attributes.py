@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.device_masks import DeviceMasks
 from models.heads import AttributeHead
-from models.labels import DeviceMasks, LabelSpace
+from models.labels import LabelSpace
 from models.predictor import Encoder, LabelScores
 
 __all__ = ["MaskedAttributes"]

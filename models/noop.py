@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.labels import DeviceMasks, LabelSpace
+from models.device_masks import DeviceMasks
+from models.labels import LabelSpace
 from models.predictor import CategoryScores, Encoder, LabelScores, Predictor
 from models.prepare import Prepared
 from models.product import Product

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.labels import DeviceMasks, LabelSpace
+from models.device_masks import DeviceMasks
+from models.labels import LabelSpace
 from models.predictor import CategoryScores, LabelScores, Predictor
 from models.prepare import Prepared
 from models.taxonomy import Taxonomy, compile_masks

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.labels import DeviceMasks, LabelSpace
+from models.device_masks import DeviceMasks
+from models.labels import LabelSpace
 from models.prepare import Prepared, Preparer
 
 __all__ = [

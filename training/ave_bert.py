@@ -28,10 +28,11 @@ from models.ave_bert import (
     ClassifierRows,
     predictor_of,
 )
+from models.device_masks import DeviceMasks
 from models.encoders import last_layers, load_pretrained
 from models.errors import SortimentError
 from models.flagship import INPUT_IDS, TOKENIZER_FILE
-from models.labels import DeviceMasks, Masks
+from models.labels import Masks
 from models.loading import make_examples
 from models.prepare import Ragged
 from models.release import write_release

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from kernels import masked_bce
+from models.device_masks import DeviceMasks
 from models.heads import AttributeHead, CascadeHead
-from models.labels import DeviceMasks
 
 __all__ = ["attribute_loss", "cascade_loss"]
 

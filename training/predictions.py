@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.labels import DeviceMasks, LabelSpace
+from models.device_masks import DeviceMasks
+from models.labels import LabelSpace
 from models.predict import CompiledMasks, leaf_rows, predict
 from models.predictor import (
     AttributeModel,

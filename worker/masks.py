@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from models.labels import DeviceMasks, LabelSpace, pack_mask, unpack_mask
+from models.device_masks import DeviceMasks
+from models.labels import LabelSpace, pack_mask, unpack_mask
 from models.taxonomy import Taxonomy, compile_mask
 from worker.metrics import Metrics
 from worker.redis_faults import told

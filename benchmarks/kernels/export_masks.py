@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from models.labels import DeviceMasks, LabelSpace
+from models.device_masks import DeviceMasks
+from models.labels import LabelSpace
 from models.taxonomies import detect_format, import_taxonomy
 from models.taxonomy import compile_masks
 

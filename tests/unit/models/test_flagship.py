@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.device_masks import DeviceMasks
 from models.encoders import load_pretrained
 from models.errors import ModelError
 from models.flagship import (
@@ -20,7 +21,7 @@ from models.flagship import (
     predictor_of,
 )
 from models.hashing import HashingConfig
-from models.labels import DeviceMasks, LabelSpace
+from models.labels import LabelSpace
 from models.loading import load_predictor, make_examples, run_self_check
 from models.predictor import Predictor
 from models.prepare import Ragged

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from models.device_masks import DeviceMasks
 from models.heads import AttributeHead, CascadeHead, best_rows
-from models.labels import DeviceMasks, Masks
+from models.labels import Masks
 
 
 def cascade(departments: list[int], features: int = 3) -> CascadeHead:

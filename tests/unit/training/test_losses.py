@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from models.device_masks import DeviceMasks
 from models.heads import AttributeHead, CascadeHead
-from models.labels import DeviceMasks, Masks
+from models.labels import Masks
 from training.losses import attribute_loss, cascade_loss
 
 
