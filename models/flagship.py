@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.bags import BagInput, Vocabulary, mean_input
+from models.device_masks import DeviceMasks
 from models.encoders import EncoderConfig, TextEncoder, fast_dtype
 from models.errors import ModelError
 from models.hashing import HashingConfig, hash_fields
 from models.heads import AttributeHead, CascadeHead
-from models.labels import DeviceMasks, LabelSpace
+from models.labels import LabelSpace
 from models.masked_attributes import MaskedAttributes
 from models.mixing import CategoryTold, FeatureMixer
 from models.predict import leaf_rows
@@ -175,7 +176,8 @@ class FlagshipPreparer:
         if self.tokenizer is not None:
             costs = arrays[INPUT_IDS].lengths
         else:
-            costs = sum(ids.lengths for ids in arrays.values()) // _IDS_PER_TOKEN
+            hashed = np.stack([ids.lengths for ids in arrays.values()])
+            costs = hashed.sum(axis=0) // _IDS_PER_TOKEN
         return Prepared(arrays, np.maximum(costs, 1).astype(np.int32))
 
 

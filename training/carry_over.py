@@ -44,11 +44,13 @@ class RowChange:
     Attributes:
         before, now: ids in the order of rows.
         named: a product that holds nothing but an id's name, of ids of either taxonomy.
+        first: row of the first id; the rows before it stand for no id and stay.
     """
 
     before: Sequence[str]
     now: Sequence[str]
     named: Callable[[str], Product]
+    first: int = 0
 
     @property
     def added(self) -> list[str]:
@@ -83,12 +85,7 @@ def carry_over(
             continue
         row_of = {each: row for row, each in enumerate(change.before)}
         whole = torch.cat(
-            [
-                weights[name].float().flatten(1)
-                if weights[name].dim() > 1
-                else weights[name].float()[:, None]
-                for name in names
-            ],
+            [weights[name][change.first :].float().reshape(len(row_of), -1) for name in names],
             dim=1,
         )
         fresh = iter(_new_rows(whole, change, row_of, encode))
@@ -99,7 +96,8 @@ def carry_over(
         for name in names:
             width = weights[name][0].numel()
             part = rows[:, start : start + width].reshape(len(rows), *weights[name].shape[1:])
-            carried[name] = part.to(weights[name].dtype).contiguous()
+            part = part.to(weights[name].dtype)
+            carried[name] = torch.cat([weights[name][: change.first], part])
             start += width
     for name, tensor in wanted.items():
         if carried[name].shape != tensor.shape:

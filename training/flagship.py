@@ -69,32 +69,8 @@ class FlagshipSystem:
         """Cached features for a frozen encoder; the loop's learner."""
         settings, job = self._settings, self._job
         loop = job.recipe.train
-        vocabularies = self._vocabularies(train)
-        rows = [len(each.buckets) for each in vocabularies]
-        hashings = _hashings(settings)
-        encoder = None if self._pretrained is None else self._pretrained.encoder
-        self._config = FlagshipConfig(
-            encoder=None if encoder is None else encoder.config,
-            hashing=hashings[0],
-            max_tokens=settings.max_tokens,
-            bag_dim=settings.bag_dim,
-            rest_hashing=hashings[1] if len(hashings) > 1 else None,
-            bag_rows=rows[0] if rows else None,
-            rest_rows=rows[1] if len(rows) > 1 else None,
-            hidden=settings.hidden,
-            category_dim=settings.category_dim if len(self.labels) else 0,
-        )
-        department_of = {name: row for row, name in enumerate(job.taxonomy.departments)}
-        self._net = FlagshipNet(
-            self._config,
-            departments=[
-                department_of[job.taxonomy.department_of(leaf)] for leaf in self.categories.ids
-            ],
-            num_labels=len(self.labels),
-            encoder=encoder,
-            vocabularies=vocabularies,
-            dropout=settings.dropout,
-        )
+        self._config, self._net = self._network(train)
+        encoder = self._net.encoder
         if settings.gear == "finetune" and loop.checkpoint_gradients and encoder is not None:
             encoder.checkpoint_gradients()
         self._examples = valid.examples
@@ -134,6 +110,37 @@ class FlagshipSystem:
             epochs=epochs,
             bands=self._settings.label_thresholds == "bands",
         )
+
+    def _network(self, train: SplitOnDisk) -> tuple[FlagshipConfig, FlagshipNet]:
+        """The network to train, and what shapes it."""
+        settings, job = self._settings, self._job
+        vocabularies = self._vocabularies(train)
+        rows = [len(each.buckets) for each in vocabularies]
+        hashings = _hashings(settings)
+        encoder = None if self._pretrained is None else self._pretrained.encoder
+        config = FlagshipConfig(
+            encoder=None if encoder is None else encoder.config,
+            hashing=hashings[0],
+            max_tokens=settings.max_tokens,
+            bag_dim=settings.bag_dim,
+            rest_hashing=hashings[1] if len(hashings) > 1 else None,
+            bag_rows=rows[0] if rows else None,
+            rest_rows=rows[1] if len(rows) > 1 else None,
+            hidden=settings.hidden,
+            category_dim=settings.category_dim if len(self.labels) else 0,
+        )
+        department_of = {name: row for row, name in enumerate(job.taxonomy.departments)}
+        net = FlagshipNet(
+            config,
+            departments=[
+                department_of[job.taxonomy.department_of(leaf)] for leaf in self.categories.ids
+            ],
+            num_labels=len(self.labels),
+            encoder=encoder,
+            vocabularies=vocabularies,
+            dropout=settings.dropout,
+        )
+        return config, net
 
     def _vocabularies(self, train: SplitOnDisk) -> list[Vocabulary]:
         """One a bag, of the training products; none where every bucket has a row."""

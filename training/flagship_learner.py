@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from kernels import masked_scores
 from models.bags import without_some
+from models.device_masks import DeviceMasks
 from models.flagship import INPUT_IDS, FlagshipNet
-from models.labels import DeviceMasks, Masks
+from models.labels import Masks
 from models.prepare import Prepared, Ragged
 from training.encoding import encode_batch, layers_above
 from training.losses import attribute_loss, cascade_loss
@@ -112,7 +113,9 @@ class FlagshipLearner:
         }
         if not self.frozen:
             parts["encoder"] = net.encoder
-        self.model = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
+        self.model: nn.Module = nn.ModuleDict(
+            {name: part for name, part in parts.items() if part is not None}
+        )
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """AdamW for all dense parameters, another for the bags: few of their rows meet a batch."""

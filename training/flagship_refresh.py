@@ -19,6 +19,7 @@ from training.carry_over import RowChange, carry_over, category_names, label_nam
 from training.features import encoder_digest
 from training.flagship import FlagshipSystem
 from training.predictions import plan
+from training.prepared import SplitOnDisk
 from training.recipe import FlagshipSettings
 from training.system import Job
 from training.targets import label_spaces
@@ -49,32 +50,39 @@ class RefreshedFlagship(FlagshipSystem):
         self.preparer = predictor.preparer
         self.preparer_key = json.dumps(["flagship", release.manifest_sha256])
         self.categories, self.labels = label_spaces(job.taxonomy)
-        self._config = FlagshipConfig.from_json(release.config)
-        row_of = {name: row for row, name in enumerate(job.taxonomy.departments)}
+        reading = predictor.category.encoder
+        taxonomy = job.taxonomy
+        config = FlagshipConfig.from_json(release.config)
+        row_of = {name: row for row, name in enumerate(taxonomy.departments)}
         net = FlagshipNet(
-            self._config,
-            departments=[row_of[job.taxonomy.department_of(leaf)] for leaf in self.categories.ids],
+            config,
+            departments=[row_of[taxonomy.department_of(leaf)] for leaf in self.categories.ids],
             num_labels=len(self.labels),
             dropout=settings.dropout,
         )
-        reading = predictor.category.encoder
 
         def encode(products: Sequence[Product]) -> Tensor:
             prepared = self.preparer.prepare(products)
             features = torch.empty(len(products), net.mixer.num_features)
             for rows in plan(prepared.costs):
-                features[torch.from_numpy(rows)] = reading.encode(prepared.take(rows)).float()
+                taken = reading.encode(prepared.take(rows))
+                features[torch.from_numpy(rows)] = taken.float()
             return features
 
-        changes = _changes(release, job.taxonomy, self.categories.ids, self.labels.ids)
+        changes = _changes(release, taxonomy, self.categories.ids, self.labels.ids)
         weights = carry_over(release.weights(), net.state_dict(), changes, encode)
         net.load_state_dict(weights)
-        self._net = net.to(job.device)
-        self._digest = encoder_digest(self._net.encoder)
+        net.to(job.device)
+        if net.encoder is not None:
+            self._digest = encoder_digest(net.encoder.eval())
+        self._config, self._net = config, net
 
     def identity(self) -> Mapping[str, Any]:
         """The release that it starts from."""
         return {"release": self._release.manifest_sha256}
+
+    def _network(self, train: SplitOnDisk) -> tuple[FlagshipConfig, FlagshipNet]:
+        return self._config, self._net
 
 
 def _changes(
@@ -88,5 +96,7 @@ def _changes(
     return {
         "category.department.": RowChange(before.departments, now.departments, of_categories),
         "category.leaf.": RowChange(old_leaves, leaves, of_categories),
+        # Its first row stands for no category.
+        "told.embedding.": RowChange(old_leaves, leaves, of_categories, first=1),
         "attribute.": RowChange(old_labels, labels, of_labels),
     }

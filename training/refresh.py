@@ -13,7 +13,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +148,7 @@ def refresh(
         inside = replace(recipe, data=folder, out=candidate, limit=None)
         try:
             fitted = fit_system(
-                inside, processes, say, lambda stage: None, partial(make, release=old)
+                inside, processes, say, lambda stage: None, lambda job: make(job, old)
             )
             fitted.system.publish(candidate, fitted.outcome.epochs)
             fitted.checkpoint.unlink(missing_ok=True)
@@ -157,10 +156,11 @@ def refresh(
             items = list(DataSet(folder).products("test"))
             if not items:
                 raise SortimentError(f"{data.directory} has no products in {compare_on}")
-            answers = [_answers(each, items, processes.device) for each in (old, fresh)]
+            before, now = (_answers(each, items, processes.device) for each in (old, fresh))
             said = read_abstention(fresh)
             results = judge(
-                *answers,
+                before,
+                now,
                 _departments(data.taxonomy, items),
                 said.target if said is not None else recipe.system.target_accuracy,
                 gates or Gates(),
@@ -171,8 +171,8 @@ def refresh(
                 written,
                 changed,
                 {
-                    each.id: _figures(of, written.test_new)
-                    for each, of in zip((old, fresh), answers, strict=True)
+                    old.id: _figures(before, written.test_new),
+                    fresh.id: _figures(now, written.test_new),
                 },
                 tuple(results),
                 recipe.out if all(each.passed for each in results) else None,

@@ -85,17 +85,27 @@ class Learner(Protocol):
 
 
 class System(Protocol):
-    """A kind of model, ready for a data set.
+    """A kind of model, ready for a data set."""
 
-    Attributes:
-        categories, labels: what its outputs stand for.
-        preparer: products to arrays. preparer_key: names all that decides what it answers.
-    """
+    @property
+    def categories(self) -> LabelSpace:
+        """What its category scores stand for."""
+        ...
 
-    categories: LabelSpace
-    labels: LabelSpace
-    preparer: Preparer
-    preparer_key: str
+    @property
+    def labels(self) -> LabelSpace:
+        """What its label scores stand for."""
+        ...
+
+    @property
+    def preparer(self) -> Preparer:
+        """Products to arrays."""
+        ...
+
+    @property
+    def preparer_key(self) -> str:
+        """Names all that decides what ``preparer`` answers."""
+        ...
 
     def identity(self) -> Mapping[str, Any]:
         """Beside settings and data all that decides the weights, as JSON has it."""

@@ -119,3 +119,10 @@ def test_names_of_ids_that_are_gone_are_those_they_had() -> None:
     (gone,), (current,) = before.label_ids(), now.label_ids()
     assert (labels(gone).title, labels(gone).description) == ("Hat", "Color")
     assert labels(current).title == "Cap"
+
+
+def test_rows_before_the_first_id_stay() -> None:
+    weights = {"told.weight": torch.arange(6.0).reshape(3, 2)}
+    change = RowChange(["a", "b"], ["b"], named, first=1)
+    found = carry_over(weights, {"told.weight": torch.empty(2, 2)}, {"told.": change}, unasked)
+    assert found["told.weight"].tolist() == [[0, 1], [4, 5]]

@@ -122,7 +122,10 @@ def test_what_harms_is_refused_and_the_old_release_stays(
     first: Recipe, refreshed: Callable[..., RefreshReport], tmp_path: Path
 ) -> None:
     before = {path: path.read_bytes() for path in first.out.rglob("*") if path.is_file()}
-    wrong = [labelled(n, "dress", "wear/shoe", COLORS[n % 2]) for n in range(200)]
+    words = ("dress", "gown")
+    wrong = [labelled(n, words[n // 2 % 2], "wear/shoe", COLORS[n % 2]) for n in range(400)]
+    for number, line in enumerate(wrong):
+        line["title"] += f" {number % 99}"
     with pytest.raises(RefreshRefused, match=r"shop/1 stays.*\n.*category accuracy") as refused:
         refreshed(wrong, gates=replace(WIDE, overall=0.0), hold=0.0)
     assert refused.value.exit_code == 3
@@ -154,6 +157,26 @@ def test_the_command_says_why_and_exits_with_3(
     report = orjson.loads((tmp_path / "report" / "refresh.json").read_bytes())
     assert report["published"] is None
     assert "**refused**" in (tmp_path / "report" / "refresh.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def wide(first: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A recipe for all that a flagship may have beside an encoder; its release is there."""
+    system = FlagshipSettings(
+        kind="flagship",
+        encoder="none",
+        views="two",
+        hash_buckets=2048,
+        min_count=2,
+        bag_dim=16,
+        hidden=True,
+        category_dim=4,
+        rates=Rates(heads=1e-2, bag=5e-2),
+    )
+    out = tmp_path_factory.mktemp("wide") / "release"
+    recipe = replace(first, out=out, name="wide", system=system)
+    run(recipe, silent)
+    return recipe
 
 
 @pytest.fixture
@@ -209,6 +232,49 @@ def test_a_changed_taxonomy_is_learned_and_published(
     new = report.figures["shop/2"]
     assert report.figures["shop/1"]["category_accuracy_of_new_products"] == 0
     assert new["category_accuracy_of_new_products"] > 0.9
+
+
+def test_a_flagship_without_an_encoder_is_refreshed(
+    wide: Recipe, changed_shop: Path, tmp_path: Path
+) -> None:
+    new = write(
+        tmp_path / "new.jsonl",
+        [labelled(n, "gown", "wear/gown", "green") for n in range(80)],
+    )
+    # The network is the release's, whatever shape the recipe has.
+    system = replace(wide.system, min_count=0, hidden=False, category_dim=0, views="one")
+    recipe = replace(wide, data=changed_shop, out=tmp_path / "2", version="2", system=system)
+    gates = replace(WIDE, overall=0.5, department=1.0)
+    report = refresh(wide.out, recipe, [new], gates=gates, say=silent)
+    assert report.published is not None
+    release, old = read_release(report.published), read_release(wide.out)
+    assert release.config == old.config
+    assert torch.equal(
+        release.weights()["vocabularies.0.buckets"], old.weights()["vocabularies.0.buckets"]
+    )
+    run_self_check(release, load_predictor(release, torch.device("cpu"), "float32"))
+    assert report.figures["wide/2"]["category_accuracy_of_new_products"] > 0.9
+
+
+def test_what_the_category_tells_is_carried_over_by_id(wide: Recipe, changed_shop: Path) -> None:
+    old = read_release(wide.out)
+    job = Job(replace(wide, data=changed_shop), DataSet(changed_shop).taxonomy, Processes("cpu"))
+    system = RefreshedFlagship(job, old)
+    name = "told.embedding.weight"
+    weights, before = system._net.state_dict()[name], old.weights()[name]
+    assert len(weights) == 1 + len(system.categories)
+    assert torch.equal(weights[0], before[0])
+    assert old.categories is not None
+    for leaf in ("wear/dress", "wear/shoe", "home/lamp"):
+        now, then = system.categories.row_of[leaf], old.categories.row_of[leaf]
+        assert torch.equal(weights[1 + now], before[1 + then])
+
+
+def test_a_frozen_encoder_reads_without_dropout(first: Recipe) -> None:
+    job = Job(first, DataSet(first.data).taxonomy, Processes("cpu"))
+    encoder = RefreshedFlagship(job, read_release(first.out))._net.encoder
+    assert encoder is not None
+    assert not encoder.training
 
 
 def test_only_a_flagship_is_refreshed(first: Recipe, tmp_path: Path) -> None:
