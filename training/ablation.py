@@ -1,30 +1,26 @@
-"""``sortiment-train compare flagship``: what each part of the flagship is worth, on one data set.
+"""``sortiment-train compare`` for a table of a system's parts: what each of them is worth.
 
-A row is a recipe with some settings changed. Categories are measured as served, attributes under
-the true category (irrelevant labels dropped); differences have a paired bootstrap's interval.
+Categories are measured as served, attributes under the true category (irrelevant labels dropped);
+differences have a paired bootstrap's interval.
 """
 
 from __future__ import annotations
 
 import gzip
-import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import orjson
-import pydantic.dataclasses
-import yaml
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from models.errors import SortimentError
 from models.loading import load_predictor
 from models.release import read_release
 from training.ablation_page import write_page
-from training.compare import NOT_A_MATTER, train_row
+from training.ablation_table import Ablation, load_ablation_table
 from training.data import DataSet, LabelledProduct
 from training.metrics import share_by_group
 from training.paired_bootstrap import (
@@ -36,13 +32,12 @@ from training.paired_bootstrap import (
 )
 from training.predictions import predict_products
 from training.prepared import sampled
-from training.processes import Processes
-from training.recipe import SETTINGS, Recipe
-from training.recipe_files import SafeLoader, load_recipe
+from training.processes import Processes, one_process
+from training.recipe import Recipe
+from training.table_rows import Asked, chosen_rows, row_recipe, train_row
 
-__all__ = ["Ablation", "AblationTable", "ablate"]
+__all__ = ["NAMES", "ablate"]
 
-_FOLDER = Path(__file__).parent / "tables"
 NAMES = (
     "category_accuracy",
     "category_macro_f1",
@@ -51,132 +46,67 @@ NAMES = (
 )
 
 
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=SETTINGS)
-class AblationRow:
-    """``settings`` on top of the table's recipe."""
-
-    key: str
-    name: str
-    settings: tuple[str, ...] = ()
-
-
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=SETTINGS)
-class AblationTable:
-    """Rows of a recipe; all differences are to ``whole``.
-
-    Attributes:
-        elsewhere: figures of a system that is not trained here, by data set, in ``NAMES``' order.
-    """
-
-    about: str
-    recipe: str
-    whole: str
-    rows: tuple[AblationRow, ...]
-    elsewhere_name: str = ""
-    elsewhere: dict[str, tuple[float, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Ablation:
-    """What was measured, by row key; intervals are of the whole's own figures and of differences.
-
-    Attributes:
-        by_source: products and category accuracy of the whole, by the category ids' first part.
-        speeds: products a second of one evaluation, the machine's other work beside it.
-    """
-
-    table: AblationTable
-    name: str
-    data: str
-    split: str
-    products: int
-    recipe: str
-    command: str
-    measures: Mapping[str, Mapping[str, float]]
-    own: Mapping[str, Interval]
-    differences: Mapping[str, Mapping[str, Interval]]
-    by_source: Mapping[str, tuple[int, float]]
-    speeds: Mapping[str, float]
-    against: str | None
-
-
 def ablate(
-    name: str,
-    settings: Sequence[str],
-    *,
-    data_dir: Path,
-    out: Path,
-    recipe: str | None = None,
-    rows: Sequence[str] = (),
-    split: str = "test",
-    against: Path | None = None,
-    say: Callable[[str], object] = print,
+    asked: Asked, *, against: Path | None = None, say: Callable[[str], object] = print
 ) -> Ablation:
     """Train (where that is not done yet) and measure rows; write Markdown, HTML and JSON.
 
     Args:
-        settings: ``key=value``, for the recipe of every row. recipe: instead of the table's.
-        rows: keys; none: all. against: another system's predictions for the split, JSON lines
+        against: another system's predictions for the split, JSON lines
             ``{product_id, category, attributes: [[name, value]]}``, for a paired interval.
 
     Raises:
         SortimentError: a row is unknown, cannot be trained, or ``out`` holds it by other settings.
     """
-    raw = yaml.load((_FOLDER / f"{name}.yaml").read_text("utf-8"), SafeLoader)  # noqa: S506
-    table = TypeAdapter(AblationTable).validate_python(raw)
-    unknown = sorted(set(rows) - {row.key for row in table.rows})
-    if unknown:
-        raise SortimentError(f"rows={','.join(unknown)}: none of this table's")
-    chosen = [row for row in table.rows if not rows or row.key in rows]
+    one_process("compare", "train each row with run under torchrun")
+    table = load_ablation_table(asked.table)
+    chosen = chosen_rows(table.rows, asked.rows)
     if table.whole not in {row.key for row in chosen}:
-        raise SortimentError(f"rows={','.join(rows)}: differences are to {table.whole}, name it")
-    used = recipe or table.recipe
-    measuring: _Measuring | None = None
+        raise SortimentError(
+            f"rows={','.join(asked.rows)}: differences are to {table.whole}, name it"
+        )
+    used = asked.recipe or table.recipe
+    made = {row.key: row_recipe(asked, used, row.key, row.settings) for row in chosen}
+    measuring = _Measuring(made[table.whole], asked.split)
+    others = None if against is None else measuring.read(against)
     figures: dict[str, list[Figures]] = {}
     speeds: dict[str, float] = {}
     by_source: Mapping[str, tuple[int, float]] = {}
     for row in chosen:
         say(f"row {row.key}: {row.name}")
-        place = f"out={out / 'rows' / row.key}"
-        made = load_recipe(used, [f"data={data_dir}", *settings, *row.settings, place])
-        train_row(replace(made, name=f"{made.name}-{row.key}"), say)
-        measuring = measuring or _Measuring(made, split)
-        answers = measuring.of(made.out)
+        train_row(made[row.key], say)
+        answers = measuring.of(made[row.key].out)
         figures[row.key] = measuring.figures(answers)
         speeds[row.key] = answers.products_per_s
         if row.key == table.whole:
             by_source = measuring.by_source(answers)
-    if measuring is None:
-        raise SortimentError(f"{name} has no rows")
-    if against is not None:
-        figures[against.name] = measuring.figures(measuring.read(against))
+    own = {}
+    if against is not None and others is not None:
+        figures[against.name] = measuring.figures(others)
+        own["against"] = against.name
     whole = figures[table.whole]
     num_products = len(measuring.items)
-    measures = {key: _named(each, num_products) for key, each in figures.items()}
-    command = ["sortiment-train", "compare", name, f"data={data_dir.name}", f"out={out.name}"]
-    command += [f"recipe={used}"]
-    command += [each for each in settings if each.partition("=")[0] not in NOT_A_MATTER]
-    command += [f"rows={','.join(rows)}"] if rows else []
     found = Ablation(
-        table,
-        name,
-        data_dir.name,
-        split,
-        num_products,
-        used,
-        shlex.join(command),
-        measures,
-        _intervals(whole, None, num_products),
-        {
+        table=table,
+        name=asked.table,
+        data=asked.data.name,
+        split=asked.split,
+        products=num_products,
+        recipe=used,
+        command=asked.command(used, **own),
+        hardware=asked.hardware,
+        measures={key: _named(each, num_products) for key, each in figures.items()},
+        own=_intervals(whole, None, num_products),
+        differences={
             key: _intervals(whole, each, num_products)
             for key, each in figures.items()
             if key != table.whole
         },
-        by_source,
-        speeds,
-        None if against is None else against.name,
+        by_source=by_source,
+        speeds=speeds,
+        against=None if against is None else against.name,
     )
-    write_page(found, out)
+    write_page(found, asked.out)
     return found
 
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import orjson
-
+from training.ablation_table import Ablation
+from training.paired_bootstrap import Interval
 from training.report import Page, Section
-
-if TYPE_CHECKING:
-    from training.ablation import Ablation
-    from training.paired_bootstrap import Interval
 
 __all__ = ["write_page"]
 
@@ -27,7 +23,6 @@ _SHOWN = {
 
 def write_page(found: Ablation, out: Path) -> None:
     """Write ``<data>-<table>.md``, ``.html`` and ``.json`` into ``out``."""
-    out.mkdir(parents=True, exist_ok=True)
     stem = f"{found.data}-{found.name}"
     page = Page(
         f"{found.name} on {found.data}",
@@ -41,10 +36,9 @@ def write_page(found: Ablation, out: Path) -> None:
         found.command,
         [_rows(found), _differences(found), _sources(found)],
         [],
+        found.hardware,
     )
-    (out / f"{stem}.md").write_text(page.markdown(out), encoding="utf-8")
-    (out / f"{stem}.html").write_text(page.html(), encoding="utf-8")
-    (out / f"{stem}.json").write_bytes(orjson.dumps(_json(found), option=orjson.OPT_INDENT_2))
+    page.write(out, stem, _json(found))
 
 
 def _json(found: Ablation) -> dict[str, Any]:

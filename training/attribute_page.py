@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import orjson
 from matplotlib.figure import Figure
 
+from training.attribute_table import AttributeComparison
 from training.report import Page, Section
-
-if TYPE_CHECKING:
-    from training.compare import Comparison
 
 __all__ = ["write_pages"]
 
@@ -35,7 +32,7 @@ _PARTS = (
 _COLOUR, _PAPER = "#31688e", "#bbbbbb"
 
 
-def write_pages(found: Comparison, out: Path) -> None:
+def write_pages(found: AttributeComparison, out: Path) -> None:
     """Write ``<data>-<table>.md``, ``.html``, ``.json`` and plots into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     stem = f"{found.data}-{found.name}"
@@ -56,13 +53,12 @@ def write_pages(found: Comparison, out: Path) -> None:
         found.command,
         [*(_section(found, part) for part in _PARTS), *_means(found), *_groups(found, gains)],
         plots,
+        found.hardware,
     )
-    (out / f"{stem}.md").write_text(page.markdown(out), encoding="utf-8")
-    (out / f"{stem}.html").write_text(page.html(), encoding="utf-8")
-    (out / f"{stem}.json").write_bytes(orjson.dumps(_json(found), option=orjson.OPT_INDENT_2))
+    page.write(out, stem, _json(found))
 
 
-def _json(found: Comparison) -> dict[str, Any]:
+def _json(found: AttributeComparison) -> dict[str, Any]:
     """Figures as shares; those with the true category carry that in their names."""
     rows = {}
     for key, measures in found.measures.items():
@@ -80,7 +76,7 @@ def _json(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _names(found: Comparison) -> dict[str, str]:
+def _names(found: AttributeComparison) -> dict[str, str]:
     names = {row.key: row.name for row in found.table.rows}
     key = f"{found.table.best}-predicted"
     if key in found.measures:
@@ -88,7 +84,9 @@ def _names(found: Comparison) -> dict[str, str]:
     return names
 
 
-def _section(found: Comparison, part: tuple[str, str, Sequence[str], Sequence[str]]) -> Section:
+def _section(
+    found: AttributeComparison, part: tuple[str, str, Sequence[str], Sequence[str]]
+) -> Section:
     of_paper, heading, measures, shown = part
     columns = ["row"]
     for name in shown:
@@ -112,13 +110,13 @@ def _section(found: Comparison, part: tuple[str, str, Sequence[str], Sequence[st
     return Section(heading, columns, rows, note)
 
 
-def _means(found: Comparison) -> list[Section]:
+def _means(found: AttributeComparison) -> list[Section]:
     names = _names(found)
     rows = [[names[key], _per_cent(of["macro_f1"])] for key, of in found.measures.items()]
     return [Section("Macro F1 as the mean of the labels' F1", ["row", "macro F1"], rows)]
 
 
-def _gains(found: Comparison) -> dict[str, tuple[float, float]]:
+def _gains(found: AttributeComparison) -> dict[str, tuple[float, float]]:
     """Gain in micro and macro F1 of the best row over the baseline, by group, in points."""
     best = found.measures.get(found.table.best)
     base = found.measures.get(found.table.baseline)
@@ -133,7 +131,7 @@ def _gains(found: Comparison) -> dict[str, tuple[float, float]]:
     }
 
 
-def _groups(found: Comparison, gains: Mapping[str, tuple[float, float]]) -> list[Section]:
+def _groups(found: AttributeComparison, gains: Mapping[str, tuple[float, float]]) -> list[Section]:
     best = found.measures.get(found.table.best)
     if best is None or not gains:
         return []
@@ -157,7 +155,7 @@ def _groups(found: Comparison, gains: Mapping[str, tuple[float, float]]) -> list
     return [Section(heading, columns, rows, note)]
 
 
-def _plot_rows(found: Comparison, path: Path) -> Path:
+def _plot_rows(found: AttributeComparison, path: Path) -> Path:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     names = _names(found)
     paper = {row.key: row.paper for row in found.table.rows}
@@ -177,7 +175,9 @@ def _plot_rows(found: Comparison, path: Path) -> Path:
     return path
 
 
-def _plot_gains(found: Comparison, gains: Mapping[str, tuple[float, float]], path: Path) -> Path:
+def _plot_gains(
+    found: AttributeComparison, gains: Mapping[str, tuple[float, float]], path: Path
+) -> Path:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     places = np.arange(len(gains))
     theirs = {group.name: group.paper for group in found.table.groups}

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +25,6 @@ from torch import Tensor
 
 from models.cascade import CascadeOutputs
 from models.dhpc import DhpcCategories, department_rows, dhpc_categories
-from models.errors import SortimentError
 from models.loading import load_predictor
 from models.manifest import MANIFEST
 from models.prepare import Prepared, Preparer
@@ -34,13 +32,12 @@ from models.release import read_release
 from training import metrics
 from training.category_page import CategoryComparison, RowResult, write_category_page
 from training.changes import Changes
-from training.compare import read_table, shown_command, train_row
 from training.data import DataSet, LabelledProduct
 from training.features import encoder_digest
 from training.predictions import plan
-from training.processes import Processes
+from training.processes import Processes, one_process
 from training.recipe import SETTINGS, Recipe
-from training.recipe_files import load_recipe
+from training.table_rows import Asked, chosen_rows, read_table, row_folder, row_recipe, train_row
 
 __all__ = ["CategoryRow", "CategoryTable", "compare_categories", "load_category_table"]
 
@@ -92,75 +89,46 @@ class CategoryTable:
         """The row of a key."""
         return next(row for row in self.rows if row.key == key)
 
-    def recipe_of(self, row: CategoryRow, recipe: str, given: Sequence[str]) -> Recipe:
-        """A row's recipe.
-
-        Args:
-            recipe: of rows that have none of their own. given: settings of every row.
-        """
+    def recipe_of(self, row: CategoryRow, asked: Asked) -> Recipe:
+        """A row's recipe; rows that have none of their own take the one that was asked for."""
         chain = [row]
         while chain[0].base is not None:
             chain.insert(0, self.row(chain[0].base))
-        used = next((each.recipe for each in reversed(chain) if each.recipe), recipe)
+        used = next((each.recipe for each in reversed(chain) if each.recipe), None)
         settings = [setting for each in chain for setting in each.settings]
-        made = load_recipe(used, [*given, *settings])
+        made = row_recipe(asked, used or asked.recipe or self.recipe, row.key, settings)
         factor = float(np.prod([each.epochs for each in chain]))
         epochs = max(1, round(made.train.epochs * factor))
-        return replace(
-            made, train=replace(made.train, epochs=epochs), name=f"{made.name}-{row.key}"
-        )
+        return replace(made, train=replace(made.train, epochs=epochs))
 
 
 def load_category_table(name: str) -> CategoryTable:
     """A table of categories that comes with the package.
 
     Raises:
-        SortimentError: there is none of this name.
+        SortimentError: there is none of this name, or it is of another kind.
     """
-    return TypeAdapter(CategoryTable).validate_python(read_table(name))
+    return TypeAdapter(CategoryTable).validate_python(read_table(name, "categories"))
 
 
-def compare_categories(
-    name: str,
-    settings: Sequence[str],
-    *,
-    data_dir: Path,
-    out: Path,
-    recipe: str | None = None,
-    rows: Sequence[str] = (),
-    split: str = "test",
-    say: Callable[[str], object] = print,
-) -> CategoryComparison:
+def compare_categories(asked: Asked, say: Callable[[str], object] = print) -> CategoryComparison:
     """Train (where that is not done yet) and measure rows; write Markdown, HTML, JSON and a plot.
 
-    Args:
-        settings: ``key=value``, for the recipe of every row.
-        recipe: instead of the table's. rows: keys; none: all. Rows measured in the same ``out``
-            before are on the page too.
+    Rows measured in the same ``out`` before are on the page too.
 
     Raises:
         SortimentError: a row is unknown, cannot be trained, or ``out`` holds it by other settings.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise SortimentError("compare is for one process; train each row with run under torchrun")
-    table = load_category_table(name)
-    unknown = sorted(set(rows) - {row.key for row in table.rows})
-    if unknown:
-        raise SortimentError(
-            f"rows={','.join(unknown)}: none of {', '.join(row.key for row in table.rows)}"
-        )
-    used = recipe or table.recipe
-    chosen = [row for row in table.rows if not rows or row.key in rows]
-    made = {}
-    for row in chosen:
-        given = [f"data={data_dir}", f"out={out / 'rows' / row.key}", *settings]
-        made[row.key] = table.recipe_of(row, used, given)
-    measuring = _Measuring(DataSet(data_dir), split)
+    one_process("compare", "train each row with run under torchrun")
+    table = load_category_table(asked.table)
+    chosen = chosen_rows(table.rows, asked.rows)
+    made = {row.key: table.recipe_of(row, asked) for row in chosen}
+    measuring = _Measuring(DataSet(asked.data), asked.split)
     results: dict[str, RowResult] = {}
     for row in chosen:
         say(f"row {row.key}: {row.name}")
         train_row(made[row.key], say)
-        kept = _Kept(out, row.key, split)
+        kept = _Kept(asked.out, row.key, asked.split)
         result = kept.read() or measuring.of(made[row.key])
         kept.write(result)
         results[row.key] = result
@@ -169,7 +137,7 @@ def compare_categories(
             f"leaf {results[row.key].measures['category_accuracy']:.4f}"
         )
     for row in table.rows:
-        before = None if row.key in results else _Kept(out, row.key, split).read()
+        before = None if row.key in results else _Kept(asked.out, row.key, asked.split).read()
         if before is not None:
             results[row.key] = before
     found = CategoryComparison(
@@ -180,17 +148,16 @@ def compare_categories(
             if row.key in results
         ),
         curves=table.curves,
-        name=name,
-        data=data_dir.name,
-        split=split,
+        name=asked.table,
+        data=asked.data.name,
+        split=asked.split,
         products=measuring.num_products,
-        recipe=used,
+        recipe=asked.recipe or table.recipe,
         results=results,
-        command=shown_command(
-            name, settings, data_dir, out, recipe=used, **({"rows": ",".join(rows)} if rows else {})
-        ),
+        command=asked.command(asked.recipe or table.recipe),
+        hardware=asked.hardware,
     )
-    write_category_page(found, out)
+    write_category_page(found, asked.out)
     return found
 
 
@@ -198,8 +165,8 @@ class _Kept:
     """What was measured of a row's release, beside the release: encoders read slowly."""
 
     def __init__(self, out: Path, key: str, split: str) -> None:
-        self._release = out / "rows" / key
-        self._file = out / "rows" / f"{key}.{split}.npz"
+        self._release = row_folder(out, key)
+        self._file = self._release.with_name(f"{key}.{split}.npz")
 
     def _digest(self) -> str:
         return hashlib.sha256((self._release / MANIFEST).read_bytes()).hexdigest()

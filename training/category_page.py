@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -62,6 +61,7 @@ class CategoryComparison:
     recipe: str
     results: Mapping[str, RowResult]
     command: str
+    hardware: str
 
 
 def gain_of(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> tuple[float, float]:
@@ -91,10 +91,9 @@ def write_category_page(found: CategoryComparison, out: Path) -> None:
         found.command,
         [*(_section(found, part) for part in _PARTS), _coverage(found), _sizes(found)],
         plots,
+        found.hardware,
     )
-    (out / f"{stem}.md").write_text(page.markdown(out), encoding="utf-8")
-    (out / f"{stem}.html").write_text(page.html(), encoding="utf-8")
-    (out / f"{stem}.json").write_bytes(orjson.dumps(_json(found), option=orjson.OPT_INDENT_2))
+    page.write(out, stem, _json(found))
 
 
 def _section(found: CategoryComparison, part: tuple[str, str, str, str]) -> Section:

@@ -19,14 +19,14 @@ from models.threads import wait_passively
 __all__ = ["cli", "main"]
 
 _COMMANDS: Mapping[str, tuple[str, str]] = {
-    "compare": ("training.compare", "compare_command"),
+    "compare": ("training.compare_cli", "compare_command"),
     "coverage": ("training.coverage", "coverage_command"),
     "evaluate": ("training.evaluate", "evaluate_command"),
     "refresh": ("training.refresh_cli", "refresh_command"),
     "taxonomy": ("training.taxonomy_cli", "taxonomy"),
 }
 _HELP = {
-    "compare": "Train a paper's table on one data set.",
+    "compare": "Train a table of rows on one data set, beside a paper's.",
     "coverage": "Measure what a release assigns and how much of it is right.",
     "evaluate": "Measure a release on a data set.",
     "refresh": "Train a release on with new labels; publish it if it is no worse.",

@@ -255,7 +255,7 @@ def _verdict(kept: Kept, target: float) -> str:
     "--out",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for DATA-coverage.md, .json and plots.",
+    help="Folder for DATA-coverage.md, .html, .json and plots.",
 )
 @click.option("--about", multiple=True, help="A line for the page: hardware, how it was trained.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")

@@ -1,15 +1,12 @@
-"""Accuracy against coverage as a page: Markdown, JSON and plots."""
+"""Accuracy against coverage as a page, with plots."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import orjson
 from matplotlib.figure import Figure
 
 from training.plots import plain, plot_accuracy_coverage
@@ -22,11 +19,10 @@ __all__ = ["write_coverage"]
 
 _COLOUR = "#31688e"
 _MOST_BARS = 40
-_VERSIONS = ("torch", "numpy", "scikit-learn")
 
 
 def write_coverage(found: Coverage, out: Path, about: Sequence[str] = ()) -> Path:
-    """``<data>-coverage.md``, ``.json``, ``.png`` and ``-departments.png`` in ``out``.
+    """``<data>-coverage.md``, ``.html``, ``.json``, ``.png`` and ``-departments.png`` in ``out``.
 
     Args:
         about: lines for people: hardware, how the release was trained.
@@ -36,9 +32,6 @@ def write_coverage(found: Coverage, out: Path, about: Sequence[str] = ()) -> Pat
     """
     out.mkdir(parents=True, exist_ok=True)
     stem = f"{found.data}-coverage"
-    json_file = out / f"{stem}.json"
-    document = {**found.to_json(), "about": list(about), "versions": _versions()}
-    json_file.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
     curve, departments = out / f"{stem}.png", out / f"{stem}-departments.png"
     shares, accuracies = np.array(found.curve).T
     plot_accuracy_coverage(
@@ -47,14 +40,13 @@ def write_coverage(found: Coverage, out: Path, about: Sequence[str] = ()) -> Pat
     _plot_departments(found, departments)
     page = Page(
         f"Accuracy against coverage: {found.data}",
-        [*(f"- {line}" for line in (*about, _version_line())), "", *_verdicts(found)],
+        [*(f"- {line}" for line in about), *([""] if about else []), *_verdicts(found)],
         f"sortiment-train coverage --release RELEASE --data {found.data} --split {found.split}",
         [_rules(found), _table(found)],
         [curve, departments],
     )
-    markdown = out / f"{stem}.md"
-    markdown.write_text(page.markdown(out), encoding="utf-8")
-    return markdown
+    page.write(out, stem, {**found.to_json(), "about": list(about)})
+    return out / f"{stem}.md"
 
 
 def _verdicts(found: Coverage) -> list[str]:
@@ -145,14 +137,6 @@ def _plot_departments(found: Coverage, path: Path) -> None:
     axes.set(xlabel="accuracy among the assigned, 95 % interval")
     axes.grid(alpha=0.3, axis="x")
     figure.savefig(path, dpi=120)
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}}
-
-
-def _version_line() -> str:
-    return "Versions: " + ", ".join(f"{name} {each}" for name, each in _versions().items())
 
 
 def _per_cent(share: float) -> str:

@@ -7,6 +7,7 @@ measures, writes and talks.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -19,7 +20,7 @@ from torch import nn
 
 from models.errors import SortimentError
 
-__all__ = ["Processes"]
+__all__ = ["Processes", "one_process"]
 
 # The others wait while the main process prepares or measures a large data set.
 _LONGEST_WAIT = timedelta(hours=12)
@@ -114,6 +115,16 @@ class Processes:
     def wait(self) -> None:
         """Until all processes are here."""
         self._accelerator.wait_for_everyone()
+
+
+def one_process(command: str, remedy: str) -> None:
+    """Refuse a command that several processes would run each for itself.
+
+    Raises:
+        SortimentError: ``torchrun`` started more than one; ``remedy`` says what to do.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SortimentError(f"{command} is for one process: {remedy}")
 
 
 def _device(name: str) -> torch.device:

@@ -30,7 +30,7 @@ from training.data import DataSet, LabelledProduct, count_rows
 from training.flagship_refresh import RefreshedFlagship
 from training.gates import Answers, GateResult, Gates, judge
 from training.predictions import predict_products
-from training.processes import Processes
+from training.processes import Processes, one_process
 from training.recipe import FlagshipSettings, Recipe
 from training.refresh_data import RefreshData, write_refresh_data
 from training.run import check_target, fit_system
@@ -111,8 +111,7 @@ def refresh(
         SortimentError: the release cannot be refreshed, the data cannot be used, or ``out`` is
             there already.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise SortimentError("refresh is for one process: its fine-tuning is short")
+    one_process("refresh", "its fine-tuning is short, start it without torchrun")
     check_target(recipe)
     old = read_release(release_dir)
     make = _ARCHITECTURES.get(old.architecture)

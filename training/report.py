@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
+import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 __all__ = ["Page", "Section"]
 
+_VERSIONS = ("torch", "numpy", "scikit-learn")
 _STYLE = """
 body { font-family: system-ui, sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em; }
 table { border-collapse: collapse; } th, td { padding: 0.2em 0.7em; border-bottom: 1px solid #ddd; }
@@ -30,17 +37,28 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A title, what was run, tables and plots (PNG files beside the page)."""
+    """A title, what was run on what, tables and plots (PNG files beside the page)."""
 
     title: str
     about: Sequence[str]
     command: str
     sections: Sequence[Section]
     plots: Sequence[Path]
+    hardware: str = ""
+
+    def write(self, folder: Path, stem: str, figures: Mapping[str, Any]) -> None:
+        """``stem`` with ``.md``, ``.html`` and ``.json``: figures, and what they were made with."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{stem}.md").write_text(self.markdown(folder), encoding="utf-8")
+        (folder / f"{stem}.html").write_text(self.html(), encoding="utf-8")
+        document = {**figures, "hardware": self.hardware, **_made()}
+        option = orjson.OPT_INDENT_2
+        (folder / f"{stem}.json").write_bytes(orjson.dumps(document, option=option))
 
     def markdown(self, folder: Path) -> str:
         """The page for a file in ``folder``."""
         lines = [f"# {self.title}", "", *self.about, "", "```", self.command, "```", ""]
+        lines += [self._made_line(), ""]
         for section in self.sections:
             lines += [f"## {section.heading}", ""]
             if section.note:
@@ -59,6 +77,7 @@ class Page:
         parts = [f"<h1>{html.escape(self.title)}</h1>"]
         parts += [f"<p>{html.escape(line)}</p>" for line in self.about if line]
         parts.append(f"<pre>{html.escape(self.command)}</pre>")
+        parts.append(f"<p>{html.escape(self._made_line())}</p>")
         for section in self.sections:
             parts.append(f"<h2>{html.escape(section.heading)}</h2>")
             if section.note:
@@ -77,6 +96,16 @@ class Page:
             f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
             f"<title>{html.escape(self.title)}</title>\n<style>{_STYLE}</style>\n{body}\n</html>\n"
         )
+
+    def _made_line(self) -> str:
+        made = _made()
+        versions = (f"{name} {each}" for name, each in made["versions"].items())
+        return ", ".join([*([self.hardware] if self.hardware else []), made["date"], *versions])
+
+
+def _made() -> dict[str, Any]:
+    versions = {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}}
+    return {"date": datetime.now(UTC).date().isoformat(), "versions": versions}
 
 
 def _line(cells: Sequence[str]) -> str:

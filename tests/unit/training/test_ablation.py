@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from models.errors import SortimentError
 from tests.tiny_shop import write_shop
 from training.ablation import NAMES, ablate
-from training.compare import compare_command
 from training.data import DataSet
 from training.evaluate import evaluate
+from training.table_rows import Asked
 
 FAST = [
     "system.bag_dim=8",
@@ -42,9 +42,8 @@ def test_rows_beside_another_system(data: Path, tmp_path: Path) -> None:
     against.write_text("".join(json.dumps(line) + "\n" for line in lines))
     out = tmp_path / "out"
     given = [*FAST, f"cache={tmp_path / 'cache'}"]
-    found = ablate(
-        "flagship", given, data_dir=data, out=out, rows=["whole", "flat"], against=against
-    )
+    asked = Asked(table="flagship", data=data, out=out, settings=given, rows=["whole", "flat"])
+    found = ablate(asked, against=against)
     assert list(found.measures) == ["whole", "flat", "other.jsonl"]
     measured = evaluate(out / "rows" / "whole", data, split="test")
     for name in (*NAMES[:2], NAMES[2]):
@@ -58,14 +57,29 @@ def test_rows_beside_another_system(data: Path, tmp_path: Path) -> None:
     written = json.loads((out / "data-flagship.json").read_text())
     assert written["systems"] == found.measures
     page = (out / "data-flagship.md").read_text()
-    for part in ("compare flagship", "rows=whole,flat", "without hidden layer", "By source"):
+    for part in (
+        "compare flagship",
+        "rows=whole,flat against=other.jsonl",
+        "without hidden layer",
+        "By source",
+    ):
         assert part in page
     assert "cache=" not in page
 
 
-def test_what_cannot_be_measured(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(SortimentError, match="rows=big: none of this table's"):
-        ablate("flagship", [], data_dir=data, out=tmp_path, rows=["big"])
+def test_what_cannot_be_measured(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Asked(table="flagship", data=data, out=tmp_path)
+    with pytest.raises(SortimentError, match="rows=big: none of whole"):
+        ablate(replace(asked, rows=["big"]))
     with pytest.raises(SortimentError, match="differences are to whole"):
-        ablate("flagship", [], data_dir=data, out=tmp_path, rows=["flat"])
-    assert CliRunner().invoke(compare_command, ["flagship", f"data={data}"]).exit_code == 2
+        ablate(replace(asked, rows=["flat"]))
+    # Before anything is trained.
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"product_id": "1", "category": "wear/shoe", "attributes": []}')
+    with pytest.raises(SortimentError, match="lacks 40 products"):
+        ablate(asked, against=other)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SortimentError, match="for one process"):
+        ablate(asked)

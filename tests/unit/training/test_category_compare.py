@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from training.category_compare import (
     load_category_table,
 )
 from training.category_page import gain_of
-from training.compare import compare_command, load_table
+from training.compare_cli import compare_command
 from training.evaluate import evaluate
 from training.recipe import DhpcSettings
+from training.table_rows import Asked
 
 TABLE = "dhpc-amazon"
 
@@ -49,15 +51,10 @@ def test_rows_beside_the_papers(data: Path, settings: list[str], tmp_path: Path)
     out = tmp_path / "out"
     rows = ["dnn", "plain", "bootstrap-0.9-0", "prune-2", "plain-titles"]
     said: list[str] = []
-    found = compare_categories(
-        TABLE,
-        settings,
-        data_dir=data,
-        out=out,
-        recipe="dhpc-amazon-cpu",
-        rows=rows,
-        say=said.append,
+    asked = Asked(
+        table=TABLE, data=data, out=out, settings=settings, recipe="dhpc-amazon-cpu", rows=rows
     )
+    found = compare_categories(asked, said.append)
     assert list(found.results) == rows
     for key in ("dnn", "plain"):
         measured = evaluate(out / "rows" / key, data, split="test", dtype="float32")
@@ -91,10 +88,10 @@ def test_rows_beside_the_papers(data: Path, settings: list[str], tmp_path: Path)
 
 def test_a_row_stands_on_another(data: Path) -> None:
     table = load_category_table(TABLE)
-    given = [f"data={data}", "out=o"]
+    asked = Asked(table=TABLE, data=data, out=Path("o"), recipe="dhpc-amazon-cpu")
 
     def made(key: str) -> tuple[DhpcSettings, int]:
-        recipe = table.recipe_of(table.row(key), "dhpc-amazon-cpu", given)
+        recipe = table.recipe_of(table.row(key), asked)
         assert isinstance(recipe.system, DhpcSettings)
         return recipe.system, recipe.train.epochs
 
@@ -116,9 +113,11 @@ def test_a_row_stands_on_another(data: Path) -> None:
 
 def test_every_row_has_a_recipe(data: Path) -> None:
     table = load_category_table(TABLE)
+    asked = Asked(table=TABLE, data=data, out=Path("o"))
     known = {row.key for row in table.rows}
     for row in table.rows:
-        table.recipe_of(row, table.recipe, [f"data={data}", "out=o"])
+        made = table.recipe_of(row, asked)
+        assert made.out == Path("o/rows") / row.key
         assert row.against is None or row.against in known
 
 
@@ -133,10 +132,11 @@ def test_gains_have_intervals() -> None:
 def test_what_cannot_be_compared(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked = Asked(table=TABLE, data=data, out=tmp_path)
     with pytest.raises(SortimentError, match="rows=bert: none of dnn"):
-        compare_categories(TABLE, [], data_dir=data, out=tmp_path, rows=["bert"])
-    with pytest.raises(SortimentError, match="a table of categories"):
-        load_table(TABLE)
+        compare_categories(replace(asked, rows=["bert"]))
+    with pytest.raises(SortimentError, match="a table of parts, not of categories"):
+        load_category_table("flagship")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SortimentError, match="for one process"):
-        compare_categories(TABLE, [], data_dir=data, out=tmp_path)
+        compare_categories(asked)

@@ -99,6 +99,7 @@ def test_the_page(release: Path, data: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert sorted(path.name for path in out.iterdir()) == [
         "shop-coverage-departments.png",
+        "shop-coverage.html",
         "shop-coverage.json",
         "shop-coverage.md",
         "shop-coverage.png",

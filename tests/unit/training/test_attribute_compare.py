@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 
 from models.errors import SortimentError
 from models.loading import load_predictor
@@ -13,9 +13,11 @@ from models.release import read_release
 from tests.tiny_encoder import save_tiny_bert
 from tests.tiny_flagship import tiny_flagship
 from tests.tiny_shop import write_shop
-from training.compare import compare, compare_command, load_table
+from training.attribute_compare import compare_attributes
+from training.attribute_table import load_attribute_table
 from training.data import DataSet
 from training.evaluate import evaluate
+from training.table_rows import Asked
 
 TABLE = "ave-label-masking"
 ROWS = ["bert", "leaf", "top", "masking"]
@@ -45,15 +47,8 @@ def test_a_whole_table(data: Path, recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     flagship = tiny_flagship(tmp_path / "flagship", DataSet(data).taxonomy)
     said: list[str] = []
-    found = compare(
-        TABLE,
-        [],
-        data_dir=data,
-        out=out,
-        recipe=str(recipe),
-        categories=str(flagship.directory),
-        say=said.append,
-    )
+    asked = Asked(table=TABLE, data=data, out=out, recipe=str(recipe), hardware="a small machine")
+    found = compare_attributes(asked, categories=str(flagship.directory), say=said.append)
     assert list(found.measures) == [*ROWS, "masking-predicted"]
     measured = evaluate(out / "rows" / "masking", data, split="test")
     masking = found.measures["masking"]
@@ -61,12 +56,21 @@ def test_a_whole_table(data: Path, recipe: Path, tmp_path: Path) -> None:
         assert masking[name] == pytest.approx(measured[f"attribute_{name}_true_category"])
 
     written = json.loads((out / "data-ave-label-masking.json").read_text())
+    assert written["hardware"] == "a small machine"
+    assert "torch" in written["versions"]
     systems = written["systems"]
     assert systems["bert"]["attribute_micro_f1_true_category"] == found.measures["bert"]["micro_f1"]
     assert "attribute_micro_f1" in systems["masking-predicted"]
     page = (out / "data-ave-label-masking.md").read_text()
     assert "cache=" not in page
-    for part in ("sortiment-train compare", "XR-Transformer", "not run", "84.47", "+33.20"):
+    for part in (
+        "sortiment-train compare",
+        "a small machine, 20",
+        "XR-Transformer",
+        "not run",
+        "84.47",
+        "+33.20",
+    ):
         assert part in page
     for plot in ("f1", "gains"):
         assert (out / f"data-ave-label-masking-{plot}.png").stat().st_size > 1000
@@ -76,33 +80,23 @@ def test_a_whole_table(data: Path, recipe: Path, tmp_path: Path) -> None:
     assert "BERT with label masking" in html
 
     # A second time nothing is trained, and the figures are the same.
-    again = compare(
-        TABLE, [], data_dir=data, out=out, recipe=str(recipe), rows=["masking"], say=said.append
-    )
+    one = replace(asked, rows=["masking"])
+    again = compare_attributes(one, say=said.append)
     assert any(line.startswith("kept from before") for line in said)
     assert again.measures["masking"] == masking
     with pytest.raises(SortimentError, match="made by other settings"):
-        compare(TABLE, ["seed=9"], data_dir=data, out=out, recipe=str(recipe), rows=["bert"])
+        compare_attributes(replace(asked, rows=["bert"], settings=["seed=9"]))
     with pytest.raises(SortimentError, match="no category model"):
-        compare(
-            TABLE,
-            [],
-            data_dir=data,
-            out=out,
-            recipe=str(recipe),
-            rows=["masking"],
-            categories=str(out / "rows" / "masking"),
-        )
+        compare_attributes(one, categories=str(out / "rows" / "masking"))
     release = read_release(out / "rows" / "leaf")
     assert load_predictor(release, torch.device("cpu"), "float32").category is None
 
 
 def test_what_cannot_be_compared(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(SortimentError, match="none of the tables: ave-label-masking"):
-        load_table("lsan")
-    with pytest.raises(SortimentError, match="rows=xr-transformer"):
-        compare(TABLE, [], data_dir=data, out=tmp_path, rows=["xr-transformer"])
-    assert CliRunner().invoke(compare_command, [TABLE, f"data={data}"]).exit_code == 2
+    with pytest.raises(SortimentError, match="a table of parts, not of attributes"):
+        load_attribute_table("flagship")
+    with pytest.raises(SortimentError, match="rows=xr-transformer: none of bert"):
+        compare_attributes(Asked(table=TABLE, data=data, out=tmp_path, rows=["xr-transformer"]))
 
 
 def test_several_processes_are_refused(
@@ -110,4 +104,4 @@ def test_several_processes_are_refused(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SortimentError, match="for one process"):
-        compare(TABLE, [], data_dir=data, out=tmp_path)
+        compare_attributes(Asked(table=TABLE, data=data, out=tmp_path))

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from models.errors import SortimentError
+from tests.tiny_shop import write_shop
+from training.recipe import FlagshipSettings, LoopSettings, Recipe
+from training.table_rows import Asked, read_table, row_recipe, train_row
+
+
+def test_every_table_says_its_kind() -> None:
+    folder = Path("training/tables")
+    kinds = {path.stem: read_table(path.stem)["kind"] for path in folder.glob("*.yaml")}
+    assert kinds == {
+        "ave-label-masking": "attributes",
+        "dhpc-amazon": "categories",
+        "flagship": "parts",
+    }
+    with pytest.raises(SortimentError, match="none of the tables: ave-label-masking, dhpc"):
+        read_table("lsan")
+    with pytest.raises(SortimentError, match="flagship is a table of parts, not of attributes"):
+        read_table("flagship", "attributes")
+
+
+def test_the_command_names_no_local_path() -> None:
+    asked = Asked(
+        table="flagship",
+        data=Path("/home/me/data/market"),
+        out=Path("/home/me/out"),
+        settings=["seed=2", "cache=/home/me/cache", "device=cpu"],
+        rows=["whole", "flat"],
+        split="valid",
+        hardware="two cores",
+    )
+    assert asked.command("flagship-wide", against="other.jsonl") == (
+        "sortiment-train compare flagship data=market out=out recipe=flagship-wide "
+        "rows=whole,flat split=valid against=other.jsonl seed=2"
+    )
+
+
+def test_the_rows_settings_are_on_top() -> None:
+    asked = Asked(table="flagship", data=Path("d"), out=Path("o"), settings=["seed=2", "limit=9"])
+    made = row_recipe(asked, "flagship", "a-0.9", ["seed=3"])
+    assert (made.seed, made.limit, made.name) == (3, 9, "flagship-a-0.9")
+    assert made.out == Path("o/rows/a-0.9")
+
+
+def test_rows_whose_keys_have_dots_are_each_kept(tmp_path: Path) -> None:
+    recipe = Recipe(
+        about="",
+        name="shop",
+        data=write_shop(tmp_path / "data"),
+        out=tmp_path / "out" / "rows" / "beta-0.9-0",
+        cache=tmp_path / "cache",
+        system=FlagshipSettings(kind="flagship", encoder="none", hash_buckets=512, bag_dim=4),
+        train=LoopSettings(epochs=1, batch_size=64),
+        device="cpu",
+    )
+    other = replace(recipe, out=recipe.out.with_name("beta-0.9-1000"), seed=2)
+    said: list[str] = []
+    for each in (recipe, other, recipe, other):
+        train_row(each, said.append)
+    assert sum(line.startswith("kept from before") for line in said) == 2
+    with pytest.raises(SortimentError, match="made by other settings"):
+        train_row(replace(recipe, seed=3), said.append)

@@ -1,0 +1,136 @@
+"""What all tables of ``sortiment-train compare`` share: their files, their rows' recipes and runs.
+
+A row is a recipe with some settings changed. Rows that are done are kept in ``out/rows`` and not
+trained again, so a comparison that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import yaml
+
+from models.errors import SortimentError
+from training.recipe import Recipe
+from training.recipe_files import SafeLoader, load_recipe
+from training.run import run
+
+__all__ = ["Asked", "chosen_rows", "read_table", "row_folder", "row_recipe", "train_row"]
+
+_FOLDER = Path(__file__).parent / "tables"
+# Settings that decide nothing but where and how a row is trained.
+_NOT_A_MATTER = ("cache", "device", "progress", "resume", "tensorboard")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A comparison as it was asked for, whatever its table holds.
+
+    Attributes:
+        settings: ``key=value``, for the recipe of every row.
+        data: folder of the data set. out: of rows and pages.
+        recipe: instead of the table's. rows: keys; none: all. split: to measure on.
+        hardware: what it ran on, for people.
+    """
+
+    table: str
+    data: Path
+    out: Path
+    settings: Sequence[str] = ()
+    recipe: str | None = None
+    rows: Sequence[str] = ()
+    split: str = "test"
+    hardware: str = ""
+
+    def command(self, recipe: str, **own: str) -> str:
+        """What to type for the same comparison elsewhere: no paths of this machine."""
+        command = ["sortiment-train", "compare", self.table]
+        command += [f"data={self.data.name}", f"out={self.out.name}", f"recipe={recipe}"]
+        command += [f"rows={','.join(self.rows)}"] if self.rows else []
+        command += [f"split={self.split}"] if self.split != "test" else []
+        command += [f"{key}={value}" for key, value in own.items()]
+        command += [each for each in self.settings if each.partition("=")[0] not in _NOT_A_MATTER]
+        return shlex.join(command)
+
+
+class _Row(Protocol):
+    @property
+    def key(self) -> str: ...
+
+
+Row = TypeVar("Row", bound=_Row)
+
+
+def read_table(name: str, kind: str | None = None) -> dict[str, Any]:
+    """A table's file; its ``kind`` says what is measured.
+
+    Args:
+        kind: which it has to be; None: any.
+
+    Raises:
+        SortimentError: there is none of this name, or it is of another kind.
+    """
+    names = sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+    if name not in names:
+        raise SortimentError(f"{name} is none of the tables: {', '.join(names)}")
+    raw: dict[str, Any] = yaml.load((_FOLDER / f"{name}.yaml").read_text("utf-8"), SafeLoader)  # noqa: S506
+    if kind is not None and raw["kind"] != kind:
+        raise SortimentError(f"{name} is a table of {raw['kind']}, not of {kind}")
+    return raw
+
+
+def chosen_rows(rows: Iterable[Row], keys: Sequence[str]) -> list[Row]:
+    """The rows of these keys, in the table's order; all of them for none.
+
+    Raises:
+        SortimentError: a key is no row's.
+    """
+    by_key = {row.key: row for row in rows}
+    unknown = sorted(set(keys) - by_key.keys())
+    if unknown:
+        raise SortimentError(f"rows={','.join(unknown)}: none of {', '.join(by_key)}")
+    return [row for key, row in by_key.items() if not keys or key in keys]
+
+
+def row_folder(out: Path, key: str) -> Path:
+    """Where the release of a row is."""
+    return out / "rows" / key
+
+
+def row_recipe(asked: Asked, recipe: str, key: str, settings: Sequence[str]) -> Recipe:
+    """The recipe of a row.
+
+    Args:
+        settings: the row's own, on top of those that were asked for.
+    """
+    given = [f"data={asked.data}", *asked.settings, *settings]
+    made = load_recipe(recipe, [*given, f"out={row_folder(asked.out, key)}"])
+    return replace(made, name=f"{made.name}-{key}")
+
+
+def train_row(recipe: Recipe, say: Callable[[str], object]) -> None:
+    """Run a row's recipe, where its release is not there already.
+
+    Raises:
+        SortimentError: it cannot be trained, or its release was made by other settings.
+    """
+    matters = {key: value for key, value in asdict(recipe).items() if key not in _NOT_A_MATTER}
+    digest = hashlib.sha256(json.dumps(matters, sort_keys=True, default=str).encode()).hexdigest()
+    # Not with_suffix: a key may hold a dot.
+    mark = recipe.out.with_name(f"{recipe.out.name}.settings")
+    if recipe.out.exists():
+        if not mark.exists() or mark.read_text() != digest:
+            raise SortimentError(
+                f"{recipe.out} was made by other settings: remove it or give another out"
+            )
+        say(f"kept from before: {recipe.out}")
+        return
+    recipe.out.parent.mkdir(parents=True, exist_ok=True)
+    mark.write_text(digest)
+    run(recipe, say)
