@@ -95,7 +95,7 @@ class Corrections:
         except orjson.JSONDecodeError as error:
             self._refuse(record, f"not JSON: {error}")
             return
-        if record.key is not None and record.key != product_id.encode():
+        if record.key != product_id.encode():
             # The key decides its order against the product's other corrections.
             self._refuse(record, f"its key is not its product_id {product_id[:80]!r}")
             return
@@ -105,16 +105,27 @@ class Corrections:
             "offset": record.offset,
             "timestamp_ms": record.timestamp,
         }
+        try:
+            line = orjson.dumps(raw, option=orjson.OPT_APPEND_NEWLINE)
+        except orjson.JSONEncodeError as error:
+            # What is read to a depth of 1,024 is written to one of 254 only.
+            self._refuse(record, f"cannot be written again: {error}")
+            return
         # Put at the end anew: lines stand in the order of what they hold.
         self.replaced += self._places.pop(product_id, None) is not None
         self._places[product_id] = self._lines.seek(0, 2)
-        self._lines.write(orjson.dumps(raw, option=orjson.OPT_APPEND_NEWLINE))
+        self._lines.write(line)
 
     def _withdraw(self, record: Record) -> None:
         if record.key is None:
             self._refuse(record, "neither key nor value")
             return
-        self.withdrawn += self._places.pop(record.key.decode(errors="replace"), None) is not None
+        try:
+            product_id = record.key.decode()
+        except UnicodeDecodeError:
+            self._refuse(record, "its key is not UTF-8, as no product_id is")
+            return
+        self.withdrawn += self._places.pop(product_id, None) is not None
 
     def _refuse(self, record: Record, reason: str) -> None:
         self.num_refused += 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -92,27 +93,33 @@ async def _read(events: TopicRange, corrections: Corrections) -> None:
 
 
 def _write(out: Path, corrections: Corrections, offsets: bytes) -> None:
-    """Both files, synced; the offsets first, so that a snapshot never lacks them."""
+    """Both files, synced before the first takes its name; the offsets take theirs first."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _replace(out.with_name(f"{out.name}.offsets.json"), [offsets])
-        _replace(out, corrections.lines())
+        with ExitStack() as stack:
+            beside = out.with_name(f"{out.name}.offsets.json")
+            renamed = [
+                (stack.enter_context(_synced(path, chunks)), path)
+                for path, chunks in ((beside, [offsets]), (out, corrections.lines()))
+            ]
+            for temporary, path in renamed:
+                temporary.replace(path)
     except OSError as error:
         raise SortimentError(f"{out} cannot be written: {error}") from error
 
 
-def _replace(path: Path, chunks: Iterable[bytes]) -> None:
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        temporary = Path(file.name)
-        try:
+@contextmanager
+def _synced(path: Path, chunks: Iterable[bytes]) -> Iterator[Path]:
+    """A file beside ``path``, on the disk; removed at the end where it has not been renamed."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
             file.writelines(chunks)
             file.flush()
             os.fsync(file.fileno())
-            # Trainers read it: NamedTemporaryFile's 0600 is for secrets.
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        # Trainers read it: mkstemp's 0600 is for secrets.
+        temporary.chmod(0o644)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)

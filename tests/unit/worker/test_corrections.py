@@ -39,6 +39,16 @@ def correction(product_id: str | int, category: str = "boots", **more: Any) -> d
     return {"product_id": product_id, "title": "thing", "category": category} | more
 
 
+def nested(depth: int) -> bytes:
+    """A correction with a note of lists in lists, deeper than orjson writes."""
+    return (
+        b'{"product_id": "p1", "title": "thing", "category": "boots", "note": '
+        + b"[" * depth
+        + b"]" * depth
+        + b"}"
+    )
+
+
 def lines(corrections: Corrections) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in corrections.lines()]
 
@@ -87,7 +97,15 @@ def test_what_is_taken_back_is_gone(corrections: Corrections) -> None:
         ({"product_id": "p1", "title": "thing"}, b"p1", "category"),
         (correction("p1", attributes=[{"name": "Color"}]), b"p1", "attribute"),
         (correction("p1"), b"p2", "key"),
+        (correction("p1"), None, "key"),
+        (correction("p1", category=3), b"p1", "category"),
+        (correction("p1", attributes={"Color": "red"}), b"p1", "attributes"),
+        (nested(300), b"p1", "written again"),
+        (b'{"product_id": "\\ud800", "title": "x", "category": "y"}', b"p1", "not JSON"),
+        (b'{"product_id": "p1", "title": "x", "category": NaN}', b"p1", "not JSON"),
+        (b"[" * 5000, b"p1", "not JSON"),
         (None, None, "neither"),
+        (None, b"\xff", "not UTF-8"),
     ],
 )
 def test_what_is_no_correction_is_told(
@@ -106,3 +124,10 @@ def test_many_are_counted_and_some_shown(corrections: Corrections) -> None:
         corrections.add(record(offset, b"x"))
     assert corrections.num_refused == 100
     assert len(corrections.refused) == 20
+
+
+def test_a_key_that_is_not_utf8_takes_nothing_back(corrections: Corrections) -> None:
+    corrections.add(record(0, correction("\ufffd"), "\ufffd".encode()))
+    corrections.add(record(1, None, b"\xff"))
+    assert len(corrections) == 1
+    assert corrections.withdrawn == 0
