@@ -50,6 +50,11 @@ class RefreshedFlagship(FlagshipSystem):
         self.preparer = predictor.preparer
         self.preparer_key = json.dumps(["flagship", release.manifest_sha256])
         self.categories, self.labels = label_spaces(job.taxonomy)
+        if (release.labels is None) != (len(self.labels) == 0):
+            raise ModelError(
+                f"release {release.id} has {'no' if release.labels is None else 'an'} attribute "
+                f"model, the taxonomy has {len(self.labels)} labels: train it anew with run"
+            )
         reading = predictor.category.encoder
         taxonomy = job.taxonomy
         config = FlagshipConfig.from_json(release.config)

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from models.release import Release, read_release
 from models.release_store import move_directory
 from models.taxonomy import Taxonomy
 from training import metrics
-from training.abstention import read_abstention
+from training.abstention import Abstention, read_abstention
 from training.data import DataSet, LabelledProduct, count_rows
 from training.flagship_refresh import RefreshedFlagship
 from training.gates import Answers, GateResult, Gates, judge
@@ -122,6 +123,9 @@ def refresh(
         )
     if not isinstance(recipe.system, FlagshipSettings):
         raise SortimentError(f"release {old.id} is refreshed by a recipe of kind flagship")
+    if (recipe.name, recipe.version) == (old.name, old.version):
+        raise SortimentError(f"release {old.id} is there already: give the new one another version")
+    recipe = replace(recipe, system=_promising(recipe.system, read_abstention(old)))
     data = DataSet(recipe.data)
     processes = Processes(recipe.device)
     recipe.out.parent.mkdir(parents=True, exist_ok=True)
@@ -154,14 +158,16 @@ def refresh(
             fresh = read_release(candidate)
             items = list(DataSet(folder).products("test"))
             if not items:
-                raise SortimentError(f"{data.directory} has no products in {compare_on}")
+                raise SortimentError(
+                    f"{data.directory} has no products in {compare_on} whose category is a leaf of "
+                    "its taxonomy: nothing to compare by"
+                )
             before, now = (_answers(each, items, processes.device) for each in (old, fresh))
-            said = read_abstention(fresh)
             results = judge(
                 before,
                 now,
                 _departments(data.taxonomy, items),
-                said.target if said is not None else recipe.system.target_accuracy,
+                recipe.system.target_accuracy,
                 gates or Gates(),
             )
             report = RefreshReport(
@@ -188,6 +194,13 @@ def next_version(version: str) -> str | None:
     """The version with its last number one higher; None where it ends with no number."""
     found = re.fullmatch(r"(.*?)(\d+)", version)
     return None if found is None else f"{found[1]}{int(found[2]) + 1:0{len(found[2])}d}"
+
+
+def _promising(settings: FlagshipSettings, old: Abstention | None) -> FlagshipSettings:
+    """What the old release's thresholds promise the new one's promise too."""
+    if old is None:
+        return settings
+    return replace(settings, target_accuracy=old.target, abstention=old.by)
 
 
 def _answers(release: Release, items: Sequence[LabelledProduct], device: torch.device) -> Answers:
@@ -219,12 +232,13 @@ def _figures(answers: Answers, num_new: int) -> dict[str, float]:
 
 
 def _departments(taxonomy: Taxonomy, items: Sequence[LabelledProduct]) -> list[str]:
-    return [
-        taxonomy.path(item.category)[0].name
-        if item.category in taxonomy.categories
-        else f"unknown: {item.category}"
-        for item in items
-    ]
+    """The department of each, by a name that no other department has."""
+    names = {each: taxonomy.categories[each].name for each in taxonomy.departments}
+    counts = Counter(names.values())
+    shown = {
+        each: name if counts[name] == 1 else f"{name} ({each})" for each, name in names.items()
+    }
+    return [shown[taxonomy.department_of(item.category)] for item in items]
 
 
 def _changed(old: Release, now: Taxonomy) -> dict[str, dict[str, int]]:

@@ -97,7 +97,7 @@ def refresh_command(
             f"version {old.version} of {old.name} ends with no number to count on from: give "
             "--version"
         )
-    loaded = load_recipe(recipe, [*settings, "data=.", "out=.", f"name={old.name}"])
+    loaded = load_recipe(recipe, [*settings, "data=.", "out=.", "name=."])
     loaded = replace(loaded, data=data, out=out, name=old.name, version=chosen)
     if loaded.progress is None:
         loaded = replace(loaded, progress=sys.stderr.isatty())
@@ -138,6 +138,11 @@ def _gates(given: tuple[str, ...]) -> Gates:
 
 
 def _tell(report: RefreshReport, folder: Path | None) -> None:
+    """Gates and figures to standard output, and into files.
+
+    Raises:
+        SortimentError: a file cannot be written.
+    """
     lines = [f"{'passed' if each.passed else 'REFUSED'}  {each}" for each in report.gates]
     for line in lines:
         click.echo(line)
@@ -146,10 +151,13 @@ def _tell(report: RefreshReport, folder: Path | None) -> None:
         click.echo(f"{release}: {shown}")
     if folder is None:
         return
-    folder.mkdir(parents=True, exist_ok=True)
     document = orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2)
-    (folder / "refresh.json").write_bytes(document)
-    (folder / "refresh.md").write_text(_markdown(report), encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "refresh.json").write_bytes(document)
+        (folder / "refresh.md").write_text(_markdown(report), encoding="utf-8")
+    except OSError as error:
+        raise SortimentError(f"the report cannot be written into {folder}: {error}") from error
 
 
 def _markdown(report: RefreshReport) -> str:

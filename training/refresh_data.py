@@ -32,6 +32,8 @@ class RefreshData:
         train_old, valid_old, test_old: those of the data set.
         replaced: products of the data set that a new label replaces.
         again: labels that a later one of the same product replaces.
+        left_out: products whose category is no leaf of the taxonomy as it is now: no release can
+            be right about them.
     """
 
     train_new: int
@@ -42,6 +44,7 @@ class RefreshData:
     test_old: int
     replaced: int
     again: int
+    left_out: int
 
     def lines(self) -> list[str]:
         """For people."""
@@ -50,6 +53,7 @@ class RefreshData:
             f"valid: {self.valid_new:,} new and {self.valid_old:,} old products",
             f"compared on: {self.test_new:,} new and {self.test_old:,} old products",
             f"{self.replaced:,} old labels replaced, {self.again:,} new ones by later ones",
+            f"{self.left_out:,} products left out: their category is no leaf of the taxonomy",
         ]
 
 
@@ -77,6 +81,8 @@ def write_refresh_data(
     """
     taxonomy = data.taxonomy_file
     shutil.copyfile(taxonomy, directory / taxonomy.name)
+    leaves = frozenset(data.taxonomy.leaves)
+    left_out = 0
     last: dict[str, int] = {}
     count = 0
     for count, item in enumerate(_all(new), start=1):
@@ -87,13 +93,16 @@ def write_refresh_data(
     try:
         for number, item in enumerate(_all(new), start=1):
             if last[item.product.product_id] == number:
+                if item.category not in leaves:
+                    left_out += 1
+                    continue
                 side = _side(item.product.product_id, hold)
                 sides[side] += 1
                 opened[side].write(_line(item))
         if not sides["train"]:
             raise DataError(
-                f"{', '.join(map(str, new))}: {count} labelled products, none of them to train on: "
-                "give more"
+                f"{', '.join(map(str, new))}: {count} labelled products, none of them to train on "
+                f"({left_out} have a category that is no leaf of the taxonomy): give more"
             )
         old = dict.fromkeys(sides, 0)
         replaced = 0
@@ -105,6 +114,9 @@ def write_refresh_data(
             for item in products:
                 if item.product.product_id in last:
                     replaced += 1
+                    continue
+                if item.category not in leaves:
+                    left_out += 1
                     continue
                 old[side] += 1
                 opened[side].write(_line(item))
@@ -120,6 +132,7 @@ def write_refresh_data(
         old["test"],
         replaced,
         count - len(last),
+        left_out,
     )
 
 

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import shutil
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,21 +16,32 @@ import pytest
 import torch
 
 from models.errors import SortimentError
+from models.labelled import parse_labelled
 from models.loading import load_predictor, run_self_check
 from models.noop import noop_release
 from models.release import read_release
 from models.release_store import move_directory
-from tests.releases import TAXONOMY
+from models.taxonomy import Taxonomy
+from tests.releases import TAXONOMY, reseal
 from tests.tiny_encoder import save_tiny_bert
 from tests.tiny_shop import COLORS, write_shop
+from training.abstention import CALIBRATION_FILE, read_abstention
 from training.cli import main
 from training.data import DataSet
+from training.flagship_learner import FlagshipLearner
 from training.flagship_refresh import RefreshedFlagship
 from training.gates import Gates
+from training.loop import Interrupted
 from training.processes import Processes
 from training.recipe import FlagshipSettings, LoopSettings, Rates, Recipe
 from training.recipe_files import load_recipe
-from training.refresh import RefreshRefused, RefreshReport, next_version, refresh
+from training.refresh import (
+    RefreshRefused,
+    RefreshReport,
+    _departments,
+    next_version,
+    refresh,
+)
 from training.run import run
 from training.system import Job
 
@@ -277,6 +291,92 @@ def test_a_frozen_encoder_reads_without_dropout(first: Recipe) -> None:
     assert not encoder.training
 
 
+def test_the_new_release_promises_what_the_old_one_did(
+    first: Recipe, tmp_path: Path, refreshed: Callable[..., RefreshReport]
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(first.out, old)
+    said = read_abstention(read_release(first.out))
+    assert said is not None
+    promised = replace(said, target=0.7, by="overall")
+    (old / CALIBRATION_FILE).write_bytes(promised.to_json())
+    reseal(old)
+    new = write(tmp_path / "new.jsonl", zeppelins())
+    recipe = replace(first, out=tmp_path / "2", version="2")
+    report = refresh(old, recipe, [new], gates=WIDE, say=silent)
+    assert report.published is not None
+    fresh = read_abstention(read_release(report.published))
+    assert fresh is not None
+    assert (fresh.target, fresh.by) == (0.7, "overall")
+
+
+def test_an_interrupted_refresh_goes_on(
+    first: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = write(tmp_path / "new.jsonl", zeppelins())
+    # No checkpoint of another test's.
+    recipe = replace(first, out=tmp_path / "2", version="2", cache=tmp_path / "cache")
+    steps = 0
+    plain = FlagshipLearner.loss_of
+
+    def interrupting(self: FlagshipLearner, rows: Any) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        if steps == 13:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(self, rows)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FlagshipLearner, "loss_of", interrupting)
+        with pytest.raises(Interrupted):
+            refresh(first.out, recipe, [new], gates=WIDE, say=silent)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "new.jsonl"]
+    said: list[str] = []
+    report = refresh(first.out, recipe, [new], gates=WIDE, say=said.append)
+    assert any(line.startswith("going on from") for line in said)
+    whole = replace(recipe, out=tmp_path / "whole", cache=tmp_path / "other")
+    refresh(first.out, whole, [new], gates=WIDE, say=silent)
+    assert report.published is not None
+    resumed = read_release(report.published).weights()
+    for name, tensor in read_release(whole.out).weights().items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+def test_what_cannot_be_refreshed(first: Recipe, shop: Path, tmp_path: Path) -> None:
+    new = write(tmp_path / "new.jsonl", zeppelins(5))
+    recipe = replace(first, out=tmp_path / "2")
+    with pytest.raises(SortimentError, match="shop/1 is there already"):
+        refresh(first.out, recipe, [new], say=silent)
+    bare = tmp_path / "bare"
+    shutil.copytree(shop, bare)
+    taxonomy = json.loads(gzip.decompress((shop / "taxonomy.json.gz").read_bytes()))
+    del taxonomy["attributes"], taxonomy["relevant"]
+    (bare / "taxonomy.json.gz").write_bytes(gzip.compress(json.dumps(taxonomy).encode()))
+    with pytest.raises(SortimentError, match="has an attribute model, the taxonomy has 0 labels"):
+        refresh(first.out, replace(recipe, data=bare, version="2"), [new], say=silent)
+    assert not (tmp_path / "2").exists()
+
+
+def test_departments_of_one_name_are_told_apart() -> None:
+    taxonomy = Taxonomy.from_json(
+        orjson.dumps(
+            {
+                "name": "shop",
+                "version": "1",
+                "categories": [
+                    {"id": "a", "name": "Wear", "parent": None},
+                    {"id": "b", "name": "Wear", "parent": None},
+                    {"id": "c", "name": "Home", "parent": None},
+                ],
+                "attributes": [],
+                "relevant": {},
+            }
+        )
+    )
+    items = [parse_labelled({"product_id": each, "title": "x", "category": each}) for each in "abc"]
+    assert _departments(taxonomy, items) == ["Wear (a)", "Wear (b)", "Home"]
+
+
 def test_only_a_flagship_is_refreshed(first: Recipe, tmp_path: Path) -> None:
     release = noop_release(tmp_path / "noop", TAXONOMY)
     new = write(tmp_path / "new.jsonl", zeppelins(5))
@@ -285,8 +385,9 @@ def test_only_a_flagship_is_refreshed(first: Recipe, tmp_path: Path) -> None:
         refresh(release.directory, recipe, [new], say=silent)
 
 
-def test_the_packaged_recipe_is_a_flagships() -> None:
-    assert load_recipe("refresh", ["data=.", "out=."]).system.kind == "flagship"
+@pytest.mark.parametrize("name", ["refresh", "refresh-wide"])
+def test_the_packaged_recipes_are_a_flagships(name: str) -> None:
+    assert load_recipe(name, ["data=.", "out=."]).system.kind == "flagship"
 
 
 @pytest.mark.parametrize(

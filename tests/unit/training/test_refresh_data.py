@@ -94,3 +94,24 @@ def test_of_one_product_the_last_label_counts(tmp_path: Path) -> None:
 def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none of them to train on"):
         made(tmp_path, [])
+
+
+def test_what_no_release_can_be_right_about_is_left_out(tmp_path: Path) -> None:
+    """Hostile names stay in the file: only their count is said."""
+    hostile = [line(f"odd-{number}", "\x1b[2J" + "x" * 100_000) for number in range(9)]
+    inner = [line("inner", "wear"), line("test-0", "gone")]
+    good = [line(f"new-{number}") for number in range(20)]
+    found, data = made(tmp_path, [*hostile, *inner, *good])
+    assert found.left_out == 11
+    assert found.train_new + found.valid_new + found.test_new == 20
+    assert found.test_old == 39
+    leaves = set(data.taxonomy.leaves)
+    for split in ("train", "valid", "test"):
+        assert {item.category for item in data.products(split)} <= leaves
+    assert "11 products left out" in found.lines()[-1]
+    assert "\x1b" not in "".join(found.lines())
+
+
+def test_only_unknown_categories_are_nothing_to_train_on(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none of them to train on \(3 have a category"):
+        made(tmp_path, [line(f"new-{number}", "gone") for number in range(3)])
