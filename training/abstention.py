@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from sklearn.linear_model import LogisticRegression
 
 from models.errors import ReleaseError
@@ -106,14 +107,9 @@ def read_abstention(release: Release) -> Abstention | None:
                 f"{where} is of format {raw['schema']!r}, this version reads {_SCHEMA!r}; update "
                 "the project or make the release anew"
             )
-        return Abstention(
-            float(raw["target"]),
-            "overall" if raw["by"] == "overall" else "department",
-            float(raw["overall"]),
-            {name: DepartmentThreshold(**each) for name, each in raw["departments"].items()},
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ReleaseError(f"{where} cannot be read: {error!r}; make the release anew") from error
+        return TypeAdapter(Abstention).validate_python(raw)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ReleaseError(f"{where} cannot be read: {error}; make the release anew") from error
 
 
 def fit_abstention(

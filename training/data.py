@@ -105,7 +105,7 @@ def count_rows(path: Path) -> int:
     """
     with _readable(path):
         if path.suffix == ".parquet":
-            return int(pq.ParquetFile(path).metadata.num_rows)
+            return int(pq.read_metadata(path).num_rows)
         with _opened(path) as file:
             return sum(1 for line in file if line.strip())
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -116,6 +117,11 @@ def test_a_release_says_what_its_thresholds_stand_for(tmp_path: Path) -> None:
     assert read_abstention(read_release(directory)) == said
 
 
+def said_with(**changed: Any) -> bytes:
+    said = {"schema": "sortiment.calibration.v1", "target": 0.9, "overall": 0.5, "departments": {}}
+    return orjson.dumps(said | {"by": "overall"} | changed)
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -123,6 +129,8 @@ def test_a_release_says_what_its_thresholds_stand_for(tmp_path: Path) -> None:
         (b"[]", "cannot be read"),
         (orjson.dumps({"schema": "sortiment.calibration.v2"}), "update the project"),
         (orjson.dumps({"schema": "sortiment.calibration.v1", "target": 0.9}), "cannot be read"),
+        (said_with(by="leaf"), "cannot be read"),
+        (said_with(departments={"shoes": {"threshold": 0.5}}), "cannot be read"),
     ],
 )
 def test_what_is_said_otherwise_is_an_error(tmp_path: Path, content: bytes, told: str) -> None:
