@@ -81,7 +81,13 @@ def load_predictor(release: Release, device: torch.device, dtype: Dtype) -> Pred
             f"release {release.id} is of architecture {release.architecture!r}; known here are "
             f"{', '.join(sorted(_ARCHITECTURES))}: update the project or choose another release"
         )
-    predictor = load(release, device, dtype)
+    try:
+        predictor = load(release, device, dtype)
+    except ModelError as error:
+        raise ModelError(
+            f"release {release.id} cannot be loaded: {error}; where another version of the project "
+            "made it, use that version or make the release anew"
+        ) from error
     made = (
         None if predictor.category is None else predictor.category.categories,
         None if predictor.attribute is None else predictor.attribute.labels,

@@ -29,7 +29,9 @@ from models.product import Product
 from models.release import read_release, write_release
 from models.taxonomy import Taxonomy, compile_masks
 from models.tokens import TextTokenizer
+from tests.releases import reseal
 from tests.tiny_encoder import save_tiny_bert
+from tests.tiny_flagship import tiny_flagship
 
 CPU = torch.device("cpu")
 TAXONOMY = Taxonomy.from_json(
@@ -56,6 +58,9 @@ TAXONOMY = Taxonomy.from_json(
         }
     ).encode()
 )
+# What a config held before there were second bags, vocabularies, hidden layers and told categories.
+FIRST_LAYOUT = ("encoder", "hashing", "max_tokens", "bag_dim")
+FIRST_HASHING = ("buckets", "ngrams", "words", "max_chars", "max_ids", "seed")
 PRODUCTS = [
     Product("1", None, "en", "Red dress", "long and soft", ("cotton",), (), None),
     Product("2", None, "ja", "革の手袋", "", (), (), None),
@@ -199,3 +204,27 @@ def test_padding() -> None:
     assert mask.tolist() == [[1, 0], [0, 0], [1, 1]]
     empty, _ = pad(Ragged(np.empty(0, dtype=np.int32), np.array([0])), 9)
     assert empty.shape == (0, 1)
+
+
+def test_a_release_of_the_first_layout_answers_as_it_did(tmp_path: Path) -> None:
+    release = tiny_flagship(tmp_path, TAXONOMY)
+    config = {key: release.config[key] for key in FIRST_LAYOUT}
+    config["hashing"] = {key: config["hashing"][key] for key in FIRST_HASHING}
+    reseal(release.directory, config=config)
+    old = read_release(release.directory)
+    predictor = load_predictor(old, CPU, "float32")
+    run_self_check(old, predictor)
+    now = load_predictor(release, CPU, "float32")
+    assert make_examples(predictor, PRODUCTS, TAXONOMY) == make_examples(now, PRODUCTS, TAXONOMY)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"towers": 2}, {"hidden": True}, {"category_dim": 4}, {"bag_rows": 9}]
+)
+def test_a_release_of_another_layout_says_what_to_do(
+    tmp_path: Path, changed: dict[str, object]
+) -> None:
+    release = tiny_flagship(tmp_path, TAXONOMY)
+    reseal(release.directory, config={**release.config, **changed})
+    with pytest.raises(ModelError, match=r"tiny/1 cannot be loaded.*make the release anew"):
+        load_predictor(read_release(release.directory), CPU, "float32")

@@ -1,0 +1,102 @@
+"""Releases of every system with categories, as trained: the worker scores as ``evaluate`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import torch
+
+from models.loading import load_predictor, make_examples
+from models.release import read_release
+from tests.ledger import Outputs
+from tests.streams import Group, Inputs
+from tests.tiny_encoder import save_tiny_bert
+from tests.tiny_shop import write_shop
+from training.data import DataSet
+from training.predictions import predict_products
+from training.recipe import DhpcSettings, FlagshipSettings, LoopSettings, Rates, Recipe
+from training.run import run
+from worker.local.worker_process import WorkerProcess
+
+SMALL: dict[str, Any] = {"max_tokens": 24}
+FLAGSHIP = SMALL | {"kind": "flagship", "hash_buckets": 2048, "bag_dim": 16, "rates": Rates()}
+DHPC = SMALL | {"kind": "dhpc", "head_width": 8, "embedding": 4}
+WIDE = {"encoder": "none", "views": "two", "min_count": 2, "hidden": True, "category_dim": 4}
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        pytest.param(FLAGSHIP, id="flagship"),
+        pytest.param(FLAGSHIP | WIDE | {"label_thresholds": "bands"}, id="flagship-wide"),
+        pytest.param(DHPC | {"beam": 2}, id="dhpc"),
+        pytest.param(DHPC | {"bodies": "shared", "gear": "frozen"}, id="dhpc-shared"),
+        pytest.param(DHPC | {"body": "pooled"}, id="dhpc-dnn"),
+    ],
+)
+async def test_the_worker_scores_as_evaluate_does(
+    worker_process: Callable[..., WorkerProcess],
+    inputs: Inputs,
+    group: Group,
+    read_outputs: Callable[[], Awaitable[Outputs]],
+    tmp_path: Path,
+    system: dict[str, Any],
+) -> None:
+    encoder = {"encoder": str(save_tiny_bert(tmp_path / "encoder"))} | system
+    settings = DhpcSettings if system["kind"] == "dhpc" else FlagshipSettings
+    data = write_shop(tmp_path / "data")
+    recipe = Recipe(
+        about="",
+        data=data,
+        out=tmp_path / "release",
+        name="shop",
+        cache=tmp_path / "cache",
+        progress=False,
+        device="cpu",
+        system=settings(**encoder),
+        train=LoopSettings(epochs=2, batch_size=32),
+    )
+    run(recipe, lambda line: None)
+    worker = worker_process(release=recipe.out, dtype="float32", max_batch_tokens=200)
+    items = list(DataSet(data).products("test"))
+    events = [
+        (item.product.product_id.encode(), orjson.dumps(asdict(item.product))) for item in items
+    ]
+    places = await inputs.send(events)
+    await group.caught_up(worker)
+
+    outputs = await read_outputs()
+    assert not outputs.dead_letters
+    release = read_release(recipe.out)
+    predictor = load_predictor(release, torch.device("cpu"), "float32")
+    found = predict_products(release, predictor, items, torch.device("cpu"))
+    assert found.categories is not None
+    categories = {_place(event): event for event in map(_event, outputs.categories)}
+    for number, place in enumerate(places):
+        category = categories[place]["category"]
+        assert category["id"] == found.categories[number]
+        assert category["score"] == pytest.approx(float(found.scores[number]), abs=1e-5)
+        assert (categories[place]["status"] == "assigned") is bool(found.assigned[number])
+    if found.labels is None:
+        assert not outputs.attributes
+        return
+    wanted = make_examples(predictor, [item.product for item in items], release.taxonomy)
+    attributes = {_place(event): event for event in map(_event, outputs.attributes)}
+    for number, (place, example) in enumerate(zip(places, wanted, strict=True)):
+        scores = {each["label_id"]: each["score"] for each in attributes[place]["attributes"]}
+        assert set(scores) == set(found.labels[number])
+        assert scores == pytest.approx(dict(example.labels), abs=1e-5)
+
+
+def _event(record: Any) -> dict[str, Any]:
+    event: dict[str, Any] = orjson.loads(record.value)
+    return event
+
+
+def _place(event: dict[str, Any]) -> tuple[int, int]:
+    return event["input"]["partition"], event["input"]["offset"]
