@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from models.errors import SortimentError
@@ -35,6 +34,7 @@ from training.prepared import sampled
 from training.processes import Processes, one_process
 from training.recipe import Recipe
 from training.table_rows import Asked, chosen_rows, row_recipe, train_row
+from training.targets import label_counts
 
 __all__ = ["NAMES", "ablate"]
 
@@ -149,11 +149,8 @@ class _Measuring:
         self._device = Processes(recipe.device).device
         self._progress = bool(recipe.progress)
         self._labels = {each: row for row, each in enumerate(data.taxonomy.label_ids())}
-        self._trained: NDArray[np.bool_] = np.zeros(len(self._labels), dtype=np.bool_)
-        for item in sampled(data, "train", recipe.limit, recipe.seed):
-            for each in item.label_ids:
-                if each in self._labels:
-                    self._trained[self._labels[each]] = True
+        trained = sampled(data, "train", recipe.limit, recipe.seed)
+        self._trained = label_counts(trained, self._labels) > 0
         self._true = [self._rows(sorted(item.label_ids)) for item in self.items]
 
     def of(self, release_dir: Path) -> _Answers:

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from models.errors import SortimentError
@@ -27,6 +25,7 @@ from training.prepared import sampled
 from training.processes import Processes, one_process
 from training.recipe import Recipe
 from training.table_rows import Asked, chosen_rows, row_folder, row_recipe, train_row
+from training.targets import label_counts
 
 __all__ = ["compare_attributes"]
 
@@ -93,12 +92,8 @@ class _Measuring:
             for item in self.items
         ]
         self._true = [[max(row, -1) for row in rows] for rows in self._true]
-        counts: NDArray[np.int64] = np.zeros(len(self._labels), dtype=np.int64)
-        for item in sampled(data, "train", recipe.limit, recipe.seed):
-            for each in item.label_ids:
-                if each in row_of:
-                    counts[row_of[each]] += 1
-        self._train_counts = counts
+        trained = sampled(data, "train", recipe.limit, recipe.seed)
+        self._train_counts = label_counts(trained, row_of)
 
     def of(self, release_dir: Path, categories: Sequence[str]) -> dict[str, float]:
         """A release's measures, these categories given."""

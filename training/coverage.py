@@ -28,10 +28,10 @@ from training.coverage_page import write_coverage
 from training.data import DataError, DataSet
 from training.predictions import predict_products
 from training.processes import Processes
+from training.recipe import FETCHED_RELEASES
 
 __all__ = ["Coverage", "DepartmentCoverage", "Kept", "coverage", "coverage_command"]
 
-_CACHE = Path.home() / ".cache" / "sortiment" / "releases"
 # Shares of the products that the curve is told at.
 _CURVE_POINTS = 100
 _TARGET = 0.9
@@ -146,9 +146,7 @@ def coverage(
         release, replace(predictor, attribute=None), items, device, advance=advance
     )
     categories = found.categories or []
-    right = np.array(
-        [item.category == each for item, each in zip(items, categories, strict=True)], dtype=bool
-    )
+    right = found.right([item.category for item in items])
     said = read_abstention(release)
     if target is None:
         target = _TARGET if said is None else said.target
@@ -273,7 +271,7 @@ def coverage_command(
     chosen = Processes(device).device
     with tqdm(desc="coverage", unit="product", disable=not sys.stderr.isatty()) as bar:
         found = coverage(
-            fetch_release(address, _CACHE),
+            fetch_release(address, FETCHED_RELEASES),
             data,
             split=split,
             limit=limit,

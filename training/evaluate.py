@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import click
-import numpy as np
 import orjson
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
@@ -25,10 +23,9 @@ from training import metrics
 from training.data import DataError, DataSet, LabelledProduct
 from training.plots import plot_accuracy_coverage, plot_departments, plot_reliability
 from training.predictions import Predictions, predict_products
+from training.recipe import FETCHED_RELEASES
 
 __all__ = ["evaluate", "evaluate_command"]
-
-_CACHE = Path.home() / ".cache" / "sortiment" / "releases"
 
 
 def evaluate(
@@ -105,7 +102,7 @@ def _categories(
     plots: Path | None,
 ) -> dict[str, Any]:
     true = [item.category for item in items]
-    correct = _equal(true, predicted)
+    correct = found.right(true)
     departments = _departments(release.taxonomy, true)
     coverage, assigned_accuracy = metrics.accuracy_where(correct, found.assigned)
     bins = metrics.reliability(found.scores, correct)
@@ -160,10 +157,6 @@ def _departments(taxonomy: Taxonomy, category_ids: Sequence[str]) -> list[str]:
     ]
 
 
-def _equal(true: Sequence[str], predicted: Sequence[str]) -> NDArray[np.bool_]:
-    return np.array([one == other for one, other in zip(true, predicted, strict=True)], dtype=bool)
-
-
 def _shares(groups: Mapping[str, tuple[int, float]]) -> dict[str, Any]:
     return {
         group: {"products": count, "category_accuracy": share}
@@ -204,7 +197,7 @@ def _shares(groups: Mapping[str, tuple[int, float]]) -> dict[str, Any]:
 @click.option(
     "--cache-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    default=_CACHE,
+    default=FETCHED_RELEASES,
     show_default="~/.cache/sortiment/releases",
     help="Where releases from elsewhere are kept.",
 )

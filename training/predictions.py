@@ -61,6 +61,17 @@ class Predictions:
     labels_of_true: list[tuple[str, ...]] | None
     seconds: float
 
+    def right(self, true: Sequence[str]) -> NDArray[np.bool_]:
+        """Where the best category is the true one, [N]; nowhere without a category model.
+
+        Args:
+            true: N category ids.
+        """
+        if self.categories is None:
+            return np.zeros(len(true), dtype=np.bool_)
+        pairs = zip(self.categories, true, strict=True)
+        return np.fromiter((one == other for one, other in pairs), np.bool_, len(true))
+
 
 def predict_products(
     release: Release,

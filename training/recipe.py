@@ -13,6 +13,8 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 __all__ = [
+    "CACHE",
+    "FETCHED_RELEASES",
     "AveBertSettings",
     "ChangeSettings",
     "DhpcSettings",
@@ -27,6 +29,9 @@ __all__ = [
 
 # `version: 2` in YAML is a number; a release's version is text.
 SETTINGS = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+# Where nothing else is said: of all commands, so that none fetches or computes what another has.
+CACHE = Path.home() / ".cache" / "sortiment"
+FETCHED_RELEASES = CACHE / "releases"
 
 
 def _text_of_number(value: Any) -> Any:
@@ -320,7 +325,7 @@ class Recipe:
     changes: ChangeSettings = field(default_factory=ChangeSettings)
     limit: Count | None = None
     seed: Annotated[int, Field(ge=0)] = 1
-    cache: Folder = field(default_factory=lambda: Path.home() / ".cache" / "sortiment")
+    cache: Folder = CACHE
     resume: bool = True
     device: str = "auto"
     tensorboard: Folder | None = None

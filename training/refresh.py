@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from models.errors import SortimentError
@@ -205,10 +204,7 @@ def _promising(settings: FlagshipSettings, old: Abstention | None) -> FlagshipSe
 
 def _answers(release: Release, items: Sequence[LabelledProduct], device: torch.device) -> Answers:
     found = predict_products(release, load_predictor(release, device, "auto"), items, device)
-    categories = found.categories or []
-    right = np.array(
-        [item.category == each for item, each in zip(items, categories, strict=True)], dtype=bool
-    )
+    right = found.right([item.category for item in items])
     micro = None
     if found.labels is not None:
         micro = metrics.label_measures([item.label_ids for item in items], found.labels).micro_f1

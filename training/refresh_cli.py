@@ -12,6 +12,7 @@ import orjson
 from models.errors import SortimentError
 from models.release import fetch_release, read_release
 from training.gates import Gates
+from training.recipe import FETCHED_RELEASES
 from training.recipe_files import RecipeError, load_recipe
 from training.refresh import RefreshRefused, RefreshReport, next_version, refresh
 
@@ -90,7 +91,7 @@ def refresh_command(
     if own:
         raise RecipeError([f"command line: {each}: give it as an option" for each in own])
     gates = _gates(given)
-    old = read_release(fetch_release(address, Path.home() / ".cache" / "sortiment" / "releases"))
+    old = read_release(fetch_release(address, FETCHED_RELEASES))
     chosen = version or next_version(old.version)
     if chosen is None:
         raise SortimentError(

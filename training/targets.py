@@ -5,7 +5,7 @@ What a data set says and a taxonomy does not know is counted and said, never sil
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -17,7 +17,7 @@ from models.prepare import Ragged
 from models.taxonomy import Taxonomy, compile_masks, label_id
 from training.data import LabelledProduct
 
-__all__ = ["Labeller", "Oddities", "Targets", "label_spaces"]
+__all__ = ["Labeller", "Oddities", "Targets", "label_counts", "label_spaces"]
 
 
 @dataclass(slots=True)
@@ -69,6 +69,18 @@ class Targets:
 def label_spaces(taxonomy: Taxonomy) -> tuple[LabelSpace, LabelSpace]:
     """Categories (all leaves) and labels (all of them) to train for, in the taxonomy's order."""
     return LabelSpace(tuple(taxonomy.leaves)), LabelSpace(tuple(taxonomy.label_ids()))
+
+
+def label_counts(
+    products: Iterable[LabelledProduct], row_of: Mapping[str, int]
+) -> NDArray[np.int64]:
+    """How many products have each label, [L]; labels without a row are not counted."""
+    counts: NDArray[np.int64] = np.zeros(len(row_of), dtype=np.int64)
+    for item in products:
+        for each in item.label_ids:
+            if each in row_of:
+                counts[row_of[each]] += 1
+    return counts
 
 
 class Labeller:
