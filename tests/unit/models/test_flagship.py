@@ -61,6 +61,13 @@ TAXONOMY = Taxonomy.from_json(
 # What a config held before there were second bags, vocabularies, hidden layers and told categories.
 FIRST_LAYOUT = ("encoder", "hashing", "max_tokens", "bag_dim")
 FIRST_HASHING = ("buckets", "ngrams", "words", "max_chars", "max_ids", "seed")
+FIRST_WEIGHTS = {
+    *(f"attribute.{name}" for name in ("weight", "bias")),
+    *(f"category.{name}.{part}" for name in ("department", "leaf") for part in ("weight", "bias")),
+    "category.temperatures",
+    *(f"mixer.{name}.{part}" for name in ("norm", "bag_norm") for part in ("weight", "bias")),
+    "mixer.bag.weight",
+}
 PRODUCTS = [
     Product("1", None, "en", "Red dress", "long and soft", ("cotton",), (), None),
     Product("2", None, "ja", "革の手袋", "", (), (), None),
@@ -212,6 +219,8 @@ def test_a_release_of_the_first_layout_answers_as_it_did(tmp_path: Path) -> None
     config["hashing"] = {key: config["hashing"][key] for key in FIRST_HASHING}
     reseal(release.directory, config=config)
     old = read_release(release.directory)
+    names = {name for name in old.weights() if not name.startswith("encoder.")}
+    assert names == FIRST_WEIGHTS
     predictor = load_predictor(old, CPU, "float32")
     run_self_check(old, predictor)
     now = load_predictor(release, CPU, "float32")
