@@ -350,7 +350,7 @@ def test_what_cannot_be_refreshed(first: Recipe, shop: Path, tmp_path: Path) -> 
     bare = tmp_path / "bare"
     shutil.copytree(shop, bare)
     taxonomy = json.loads(gzip.decompress((shop / "taxonomy.json.gz").read_bytes()))
-    del taxonomy["attributes"], taxonomy["relevant"]
+    taxonomy |= {"attributes": [], "relevant": {}}
     (bare / "taxonomy.json.gz").write_bytes(gzip.compress(json.dumps(taxonomy).encode()))
     with pytest.raises(SortimentError, match="has an attribute model, the taxonomy has 0 labels"):
         refresh(first.out, replace(recipe, data=bare, version="2"), [new], say=silent)
