@@ -124,7 +124,8 @@ def refresh(
         raise SortimentError(f"release {old.id} is refreshed by a recipe of kind flagship")
     if (recipe.name, recipe.version) == (old.name, old.version):
         raise SortimentError(f"release {old.id} is there already: give the new one another version")
-    recipe = replace(recipe, system=_promising(recipe.system, read_abstention(old)))
+    system = _promising(recipe.system, read_abstention(old))
+    recipe = replace(recipe, system=system)
     data = DataSet(recipe.data)
     processes = Processes(recipe.device)
     recipe.out.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +167,7 @@ def refresh(
                 before,
                 now,
                 _departments(data.taxonomy, items),
-                recipe.system.target_accuracy,
+                system.target_accuracy,
                 gates or Gates(),
             )
             report = RefreshReport(
