@@ -1,4 +1,4 @@
-"""A trained flagship's release, with and without an encoder: the worker scores as ``evaluate`` does."""
+"""A trained flagship's release, with an encoder and without: the worker scores as ``evaluate``."""
 
 from __future__ import annotations
 
