@@ -83,6 +83,7 @@ class Coverage:
     """Accuracy against coverage of a release on a split.
 
     Attributes:
+        limit: only the first so many products were asked for.
         one_threshold: one threshold for all, the paper's rule; None where the release lacks it.
         served: the release's thresholds as the worker obeys them.
         shared: likewise, the departments that share a threshold, together; None where none does.
@@ -94,6 +95,7 @@ class Coverage:
     release: str
     data: str
     split: str
+    limit: int | None
     products: int
     target: float
     category_accuracy: float
@@ -157,6 +159,7 @@ def coverage(
         release=release.id,
         data=data_dir.name,
         split=split,
+        limit=limit,
         products=len(items),
         target=target,
         category_accuracy=float(right.mean()),

@@ -51,12 +51,24 @@ class Asked:
     def command(self, recipe: str, **own: str) -> str:
         """What to type for the same comparison elsewhere: no paths of this machine."""
         command = ["sortiment-train", "compare", self.table]
-        command += [f"data={self.data.name}", f"out={self.out.name}", f"recipe={recipe}"]
+        command += [
+            f"data={self.data.name}",
+            f"out={self.out.name}",
+            f"recipe={_elsewhere(recipe)}",
+        ]
         command += [f"rows={','.join(self.rows)}"] if self.rows else []
         command += [f"split={self.split}"] if self.split != "test" else []
         command += [f"{key}={value}" for key, value in own.items()]
-        command += [each for each in self.settings if each.partition("=")[0] not in _NOT_A_MATTER]
+        for setting in self.settings:
+            key, _, value = setting.partition("=")
+            if key not in _NOT_A_MATTER:
+                command.append(f"{key}={_elsewhere(value)}")
         return shlex.join(command)
+
+
+def _elsewhere(value: str) -> str:
+    """A path of this machine by its last part."""
+    return Path(value).name if Path(value).is_absolute() else value
 
 
 class _Row(Protocol):

@@ -30,14 +30,14 @@ def test_the_command_names_no_local_path() -> None:
         table="flagship",
         data=Path("/home/me/data/market"),
         out=Path("/home/me/out"),
-        settings=["seed=2", "cache=/home/me/cache", "device=cpu"],
+        settings=["seed=2", "cache=/home/me/cache", "system.encoder=/home/me/bert", "device=cpu"],
         rows=["whole", "flat"],
         split="valid",
         hardware="two cores",
     )
-    assert asked.command("flagship-wide", against="other.jsonl") == (
-        "sortiment-train compare flagship data=market out=out recipe=flagship-wide "
-        "rows=whole,flat split=valid against=other.jsonl seed=2"
+    assert asked.command("/home/me/mine.yaml", against="other.jsonl") == (
+        "sortiment-train compare flagship data=market out=out recipe=mine.yaml "
+        "rows=whole,flat split=valid against=other.jsonl seed=2 system.encoder=bert"
     )
 
 
