@@ -112,6 +112,10 @@ def refresh(
             there already.
     """
     one_process("refresh", "its fine-tuning is short, start it without torchrun")
+    if compare_on in ("train", "valid"):
+        raise SortimentError(
+            f"releases are compared by products unseen: {compare_on} is learned from"
+        )
     check_target(recipe)
     old = read_release(release_dir)
     make = _ARCHITECTURES.get(old.architecture)

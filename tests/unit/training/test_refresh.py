@@ -347,6 +347,9 @@ def test_what_cannot_be_refreshed(first: Recipe, shop: Path, tmp_path: Path) -> 
     recipe = replace(first, out=tmp_path / "2")
     with pytest.raises(SortimentError, match="shop/1 is there already"):
         refresh(first.out, recipe, [new], say=silent)
+    for split in ("train", "valid"):
+        with pytest.raises(SortimentError, match=f"{split} is learned from"):
+            refresh(first.out, recipe, [new], compare_on=split, say=silent)
     bare = tmp_path / "bare"
     shutil.copytree(shop, bare)
     taxonomy = json.loads(gzip.decompress((shop / "taxonomy.json.gz").read_bytes()))
