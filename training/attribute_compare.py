@@ -88,10 +88,8 @@ class _Measuring:
         self._labels = LabelSpace(tuple(data.taxonomy.label_ids()))
         row_of = self._labels.row_of
         self._true = [
-            sorted({row_of.get(each, -1 - place) for place, each in enumerate(item.label_ids)})
-            for item in self.items
+            sorted(row_of.get(each, -1) for each in item.label_ids) for item in self.items
         ]
-        self._true = [[max(row, -1) for row in rows] for rows in self._true]
         trained = sampled(data, "train", recipe.limit, recipe.seed)
         self._train_counts = label_counts(trained, row_of)
 
