@@ -256,13 +256,29 @@ class DhpcCategories:
             self.net, lambda name, rows: self._features(name, batch.take(rows)), len(batch), also
         )
 
-    def _features(self, name: str, batch: Prepared) -> Tensor:
+    def shared_reader(self) -> TextEncoder:
+        """All layers' CLS states of the encoder that all classifiers share.
+
+        Raises:
+            ModelError: there is none: each has its own, or the DNN's embeddings.
+        """
+        config = self.net.config
+        if config.bodies != "shared" or config.encoder is None:
+            raise ModelError("the classifiers share no encoder")
+        return cast(TextEncoder, self.net.body(DEPARTMENT)).all_states()
+
+    @torch.inference_mode()
+    def read(self, body: nn.Module, batch: Prepared) -> Tensor:
+        """What a body, or a reader of one, says of a batch, [B, E]."""
         encoder = self.net.config.encoder
         if encoder is None:
-            return body_features(self.net.body(name), batch, self._device)
+            return body_features(body, batch, self._device)
         if not self.net.config.segments:
             batch = Prepared({INPUT_IDS: batch.arrays[INPUT_IDS]}, batch.costs)
-        return body_features(self.net.body(name), batch, self._device, encoder.pad_id)
+        return body_features(body, batch, self._device, encoder.pad_id)
+
+    def _features(self, name: str, batch: Prepared) -> Tensor:
+        return self.read(self.net.body(name), batch)
 
     def encode(self, batch: Prepared) -> Tensor:
         """Scores of all leaves, [B, C], float32."""

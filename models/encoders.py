@@ -6,8 +6,8 @@ Legend: B products, T tokens, H hidden size, S chosen layers, D features.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,6 +24,7 @@ __all__ = [
     "fast_dtype",
     "last_layers",
     "load_pretrained",
+    "pooled_states",
 ]
 
 LayerPooling = Literal["concat", "mean", "max"]
@@ -77,6 +78,25 @@ def every_other_layer(num_layers: int) -> tuple[int, ...]:
     return tuple(range(num_layers, 0, -2))[::-1]
 
 
+def pooled_states(states: Tensor, config: EncoderConfig) -> Tensor:
+    """Features [B, D] of all layers' CLS states, [B, L * H].
+
+    Args:
+        states: as ``TextEncoder.all_states`` gives them.
+        config: whose layers are pooled, all among the L, and how.
+    """
+    hidden_size = int(config.transformer["hidden_size"])
+    chosen = [states[:, (layer - 1) * hidden_size : layer * hidden_size] for layer in config.layers]
+    return _pooled(chosen, config.pooling)
+
+
+def _pooled(states: Sequence[Tensor], pooling: LayerPooling) -> Tensor:
+    if pooling == "concat":
+        return torch.cat(list(states), dim=1)
+    stacked = torch.stack(list(states))
+    return stacked.amax(dim=0) if pooling == "max" else stacked.mean(dim=0)
+
+
 class TextEncoder(nn.Module):
     """The pooled CLS states of a transformer.
 
@@ -108,10 +128,16 @@ class TextEncoder(nn.Module):
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, **more
         )
         states = [output.hidden_states[layer][:, 0].float() for layer in self.config.layers]
-        if self.config.pooling == "concat":
-            return torch.cat(states, dim=1)
-        stacked = torch.stack(states)
-        return stacked.amax(dim=0) if self.config.pooling == "max" else stacked.mean(dim=0)
+        return _pooled(states, self.config.pooling)
+
+    def all_states(self) -> TextEncoder:
+        """An encoder of the same transformer that gives every layer's CLS state, [B, L * H].
+
+        What it reads once serves every choice of layers and pooling: see ``pooled_states``.
+        """
+        num_layers = int(self.config.transformer["num_hidden_layers"])
+        layers = tuple(range(1, num_layers + 1))
+        return TextEncoder(replace(self.config, layers=layers, pooling="concat"), self.transformer)
 
     def checkpoint_gradients(self) -> None:
         """In training, compute a layer's inner states again for its backward pass: less memory.

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from models.cascade import CascadeOutputs
 from models.dhpc import DhpcCategories, department_rows, dhpc_categories
+from models.encoders import pooled_states
 from models.loading import load_predictor
 from models.manifest import MANIFEST
 from models.prepare import Prepared, Preparer
@@ -202,7 +203,7 @@ class _Measuring:
         self._data = data
         self._split = split
         self._items: dict[str, _Items] = {}
-        self._features: dict[str, Tensor] = {}
+        self._states: dict[str, Tensor] = {}
         self.num_products = data.count(split)
 
     def of(self, recipe: Recipe) -> RowResult:
@@ -290,10 +291,11 @@ class _Measuring:
         config = model.net.config
         if config.bodies != "shared" or config.encoder is None:
             return None
-        digest = encoder_digest(model.net.body(""))  # type: ignore[arg-type]
+        reader = model.shared_reader()
+        digest = encoder_digest(reader)
         key = json.dumps([digest, items_key, config.max_tokens, config.letters, config.segments])
-        if key not in self._features:
-            found = [model.shared_features(prepared.take(rows)).cpu() for rows in batches]
+        if key not in self._states:
+            found = [model.read(reader, prepared.take(rows)).cpu() for rows in batches]
             back = torch.from_numpy(np.argsort(np.concatenate(batches)))
-            self._features[key] = torch.cat(found)[back]
-        return self._features[key]
+            self._states[key] = torch.cat(found)[back]
+        return pooled_states(self._states[key], config.encoder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,7 @@ class DhpcSystem:
         )
         encoder: TextEncoder | None = None
         if settings.body == "encoder":
-            encoder = pretrained.encoder.to(job.device).eval()
-            if settings.segments:
-                encoder = grow_segments(encoder)
+            encoder = self._ready(pretrained.encoder)
         self._encoder = encoder
         self._digest = "" if encoder is None else encoder_digest(encoder)
         tokenizer = SegmentTokenizer(
@@ -200,15 +199,32 @@ class DhpcSystem:
             return tuple(range(1, num_layers + 1))
         return every_other_layer(num_layers) if self._settings.skip else last_layers(num_layers, 1)
 
+    def _ready(self, encoder: TextEncoder) -> TextEncoder:
+        encoder = encoder.to(self._job.device).eval()
+        return grow_segments(encoder) if self._settings.segments else encoder
+
+    @cached_property
+    def _reader(self) -> TextEncoder:
+        """A frozen encoder with all its layers: what it reads serves whatever pools its states."""
+        whole = self._encoder
+        if whole is None or self._settings.first_layers is not None:
+            found = load_pretrained(encoder_place(self._settings.encoder), pooling="concat")
+            whole = self._ready(found.encoder)
+        return whole.all_states()
+
+    @cached_property
+    def _reader_digest(self) -> str:
+        return encoder_digest(self._reader)
+
     def _split(self, name: str, split: SplitOnDisk) -> Split:
         if self._settings.gear == "finetune" or self._encoder is None:
             return Split(split.prepared, split.targets, None)
         features = split_features(
             name,
-            self._encoder,
+            self._reader,
             split.prepared.arrays[INPUT_IDS],
             self._job.recipe.cache,
-            digest=self._digest,
+            digest=self._reader_digest,
             progress=self._job.shows_progress,
             segments=split.prepared.arrays[SEGMENT_IDS] if self._settings.segments else None,
         )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from models.cascade import CascadeOutputs, cascade_outputs
 from models.dhpc import DhpcNet, body_features
+from models.encoders import pooled_states
 from models.pooled_views import PooledViews
 from models.prepare import Prepared
 from models.segments import INPUT_IDS, SEGMENT_IDS
@@ -43,7 +44,7 @@ class _Steps(nn.Module):
 
 
 class DhpcLearner:
-    """The network with its splits.
+    """The network with its splits; a frozen encoder's hold the CLS states of all its layers.
 
     Args:
         accumulate: forward passes to a step.
@@ -118,7 +119,8 @@ class DhpcLearner:
             for (rate, decay), parameters in by_kind.items()
         ]
         found: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(groups, fused=self._device.type == "cuda" or None)
+            # One pass over weights and moments instead of ten.
+            torch.optim.AdamW(groups, fused=self._device.type in ("cpu", "cuda") or None)
         ]
         if bags:
             is_sparse = all(
@@ -132,8 +134,9 @@ class DhpcLearner:
 
     def features(self, split: Split, name: str, rows: NDArray[np.int64]) -> Tensor:
         """Features [B, E] of a classifier's body for rows of a split."""
-        if split.encoded is not None:
-            return torch.from_numpy(split.encoded[rows]).to(self._device).float()
+        if split.encoded is not None and self.net.config.encoder is not None:
+            states = torch.from_numpy(split.encoded[rows]).to(self._device).float()
+            return pooled_states(states, self.net.config.encoder)
         body = self.net.body(name)
         tokens = split.prepared.arrays[INPUT_IDS].take(rows)
         segments = split.prepared.arrays[SEGMENT_IDS].take(rows)

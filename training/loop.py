@@ -189,7 +189,14 @@ def _step(
     for optimizer in optimizers:
         scaler.unscale_(optimizer)
     if settings.clip_norm is not None:
-        dense = [p for p in loss_of.parameters() if p.grad is not None and not p.grad.is_sparse]
+        # Walking a model of hundreds of modules takes longer than a step of a small head.
+        dense = [
+            parameter
+            for optimizer in optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None and not parameter.grad.is_sparse
+        ]
         nn.utils.clip_grad_norm_(dense, settings.clip_norm)
     for optimizer in optimizers:
         scaler.step(optimizer)

@@ -29,9 +29,10 @@ def classifier_loss(
         - sum over all k of (1 - b) q_k log q_k
 
     where b is 1 before step ``bootstrap_from`` and beta from then on (equation 7), and sigma the
-    share of the N_neg negatives that is drawn. Without drawing, every negative counts once and
-    this is equation 6, for beta = 1 equation 5. The gradient runs through the q of the last term,
-    as in Reed et al. 2014 (soft bootstrapping), whose target it is.
+    share of the N_neg negatives that is drawn: the one that whole classes make of the strategy's,
+    or those of a classifier of few classes would weigh too much. Without drawing, every negative
+    counts once and this is equation 6, for beta = 1 equation 5. The gradient runs through the q of
+    the last term, as in Reed et al. 2014 (soft bootstrapping), whose target it is.
 
     Args:
         last: the classifier's last layer, [N, H]. hidden: [B, H]. classes: [B], int64.
@@ -45,7 +46,8 @@ def classifier_loss(
         drawn = drawn_negatives(classes, num_classes, strategy.negatives)
         negative_indptr = each * drawn.shape[1]
         negative_indices = drawn.reshape(-1)
-        factor = (num_classes - 1) / (strategy.negatives * num_classes)
+        share = drawn.shape[1] / (num_classes - 1)
+        factor = (num_classes - 1) / (share * num_classes)
         negative_weight = torch.full((num_products,), factor, device=device)
     return masked_bce(
         hidden,

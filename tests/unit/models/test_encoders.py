@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from models.encoders import (
     TextEncoder,
     every_other_layer,
     fast_dtype,
+    last_layers,
     load_pretrained,
+    pooled_states,
 )
 from models.errors import ModelError
 from tests.tiny_encoder import save_tiny_bert
@@ -46,6 +49,19 @@ def test_pooled_cls_states(directory: Path) -> None:
             wanted = torch.cat([states[2][0, 0], states[4][0, 0]])
             torch.testing.assert_close(found[row], wanted, atol=1e-6, rtol=1e-5)
     assert encoder.num_features == 32
+
+
+@pytest.mark.parametrize("pooling", ["concat", "mean", "max"])
+def test_states_read_once_serve_every_pooling(directory: Path, pooling: Any) -> None:
+    whole = load_pretrained(str(directory), pooling="concat").encoder.eval()
+    first = load_pretrained(
+        str(directory), pooling=pooling, first_layers=3, layers=lambda count: last_layers(count, 2)
+    ).encoder.eval()
+    assert len(first.transformer.encoder.layer) == 3  # type: ignore[union-attr,arg-type]
+    with torch.inference_mode():
+        states = whole.all_states()(IDS, MASK)
+        torch.testing.assert_close(pooled_states(states, first.config), first(IDS, MASK))
+        torch.testing.assert_close(pooled_states(states, whole.config), whole(IDS, MASK))
 
 
 def test_mean_of_layers(directory: Path) -> None:

@@ -12,10 +12,13 @@ import torch
 
 from models.cascade import CascadeOutputs
 from models.dhpc import dhpc_categories
+from models.flagship import pad
 from models.loading import load_predictor, run_self_check
 from models.release import read_release
+from models.segments import INPUT_IDS, SEGMENT_IDS
 from tests.tiny_encoder import save_tiny_bert
 from tests.tiny_shop import write_shop
+from training import features as features_module
 from training.abstention import read_abstention
 from training.data import DataSet
 from training.dhpc import DhpcSystem, fit_cascade_temperatures
@@ -134,6 +137,28 @@ def learner_of(recipe: Recipe) -> DhpcLearner:
         for split in ("train", "valid")
     )
     return system.learn(train, valid)
+
+
+def test_a_frozen_encoder_reads_once_for_every_choice_of_layers(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = with_system(recipe, gear="frozen", bodies="shared")
+    first = learner_of(frozen)
+    rows = np.arange(5)
+    wanted = first.net.body("")(*_padded(first, rows))
+    found = first.features(first.train_split, "department", rows)
+    torch.testing.assert_close(found, wanted, atol=5e-3, rtol=1e-2)
+    monkeypatch.setattr(features_module, "encode_tokens", None)
+    for changes in ({"pooling": "mean"}, {"skip": False}, {"first_layers": 2, "pooling": "max"}):
+        other = learner_of(with_system(frozen, **changes))
+        found = other.features(other.train_split, "department", rows)
+        wanted = other.net.body("")(*_padded(other, rows))
+        torch.testing.assert_close(found, wanted, atol=5e-3, rtol=1e-2)
+
+
+def _padded(learner: DhpcLearner, rows: Any) -> tuple[torch.Tensor, ...]:
+    arrays = learner.train_split.prepared.arrays
+    return (*pad(arrays[INPUT_IDS].take(rows), 0), pad(arrays[SEGMENT_IDS].take(rows), 0)[0])
 
 
 def test_classifiers_are_trained_independently(recipe: Recipe) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from training import noise_losses
 from training.noise_losses import classifier_loss, drawn_negatives
@@ -43,7 +44,7 @@ def directly(
             p = (1 - strategy.smoothing) * float(k == own) + strategy.smoothing / CLASSES
             supervised = p * torch.log(q) + (1 - p) * torch.log(1 - q)
             if drawn is not None and k != own:
-                factor = (CLASSES - 1) / (strategy.negatives * CLASSES)
+                factor = (CLASSES - 1) / (drawn.shape[1] / (CLASSES - 1) * CLASSES)
                 supervised = supervised * (factor if k in drawn[product] else 0.0)
             total = total - beta * supervised - (1 - beta) * q * torch.log(q)
     return total / len(classes)
@@ -82,6 +83,19 @@ def test_the_loss_is_the_papers_and_so_is_its_gradient(
         torch.autograd.grad(found, inputs), torch.autograd.grad(wanted, inputs), strict=True
     ):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_negatives_of_few_classes_weigh_what_all_of_them_would(
+    hidden: torch.Tensor,
+) -> None:
+    two = nn.Linear(WIDTH, 2)
+    classes = torch.tensor([0, 1, 0, 0, 1])
+    found = classifier_loss(two, hidden, classes, Strategy(negatives=0.1), 0)
+    logits = two(hidden)
+    own, other = (logits.gather(1, each[:, None]) for each in (classes, 1 - classes))
+    # The only negative is drawn whatever sigma says; equation 8 leaves N_neg / N = 1 / 2 of it.
+    wanted = functional.softplus(-own) + functional.softplus(other) / 2
+    torch.testing.assert_close(found, wanted.mean())
 
 
 def test_bootstrap_waits_for_its_step(

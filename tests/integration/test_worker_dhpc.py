@@ -1,0 +1,97 @@
+"""A trained dhpc release through a worker: the scores of evaluate, its thresholds obeyed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import torch
+
+from models.loading import load_predictor
+from models.release import read_release
+from tests.catalog import Event, product, seller_key
+from tests.ledger import Outputs
+from tests.streams import Group, Inputs
+from tests.tiny_encoder import save_tiny_bert
+from tests.tiny_shop import write_shop
+from training.data import DataSet, LabelledProduct
+from training.predictions import predict_products
+from training.recipe import DhpcSettings, LoopSettings, Recipe
+from training.run import run
+from worker.local.worker_process import WorkerProcess
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"body": "pooled", "embedding": 4, "abstention": "department"},
+        {"bodies": "shared", "gear": "frozen", "first_layers": 2},
+        {"beam": 2, "pooling": "max"},
+    ],
+    ids=["dnn", "pruned", "separate"],
+)
+async def test_scores_are_those_of_evaluate(
+    worker_process: Callable[..., WorkerProcess],
+    inputs: Inputs,
+    group: Group,
+    read_outputs: Callable[[], Awaitable[Outputs]],
+    tmp_path: Path,
+    changes: dict[str, Any],
+) -> None:
+    data = write_shop(tmp_path / "shop")
+    system = DhpcSettings(
+        kind="dhpc",
+        encoder=str(save_tiny_bert(tmp_path / "encoder")),
+        max_tokens=24,
+        head_width=8,
+        head_rate=1e-2,
+        **changes,
+    )
+    run(
+        Recipe(
+            about="",
+            data=data,
+            out=tmp_path / "release",
+            name="tiny-dhpc",
+            cache=tmp_path / "cache",
+            device="cpu",
+            system=system,
+            train=LoopSettings(epochs=2, batch_size=32),
+        ),
+        lambda _line: None,
+    )
+    release = read_release(tmp_path / "release")
+    items = [*DataSet(data).products("valid"), *DataSet(data).products("test")]
+    predictor = load_predictor(release, torch.device("cpu"), "float32")
+    wanted = predict_products(release, predictor, items, torch.device("cpu"))
+    assert wanted.categories is not None
+
+    worker = worker_process(release=release.directory, dtype="float32", max_batch_tokens=200)
+    places = await inputs.send([event_of(number, item) for number, item in enumerate(items)])
+    await group.caught_up(worker)
+    outputs = await read_outputs()
+    assert not outputs.dead_letters
+    assert not outputs.attributes
+    found = {}
+    for record in outputs.categories:
+        event = orjson.loads(record.value)
+        found[event["input"]["partition"], event["input"]["offset"]] = event
+    for number, place in enumerate(places):
+        event = found[place]
+        assert event["category"]["score"] == pytest.approx(wanted.scores[number], abs=1e-5)
+        assert event["category"]["id"] == wanted.categories[number]
+        assert event["status"] == ("assigned" if wanted.assigned[number] else "review")
+
+
+def event_of(number: int, item: LabelledProduct) -> Event:
+    of = item.product
+    return seller_key(number), product(
+        number,
+        locale=of.locale,
+        title=of.title,
+        description=of.description,
+        bullets=list(of.bullets),
+    )
