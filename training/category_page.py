@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,19 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from training.category_gains import coverage_gain, gain_of, verdict
 from training.metrics import accuracy_coverage
+from training.paired_bootstrap import Interval
 from training.report import Page, Section
 
-__all__ = ["CategoryComparison", "RowResult", "gain_of", "write_category_page"]
+__all__ = ["CategoryComparison", "RowResult", "write_category_page"]
 
 _PARTS = (
     ("department", "Departments", "department_accuracy", "right_departments"),
     ("leaf", "Leaves, the true department given", "leaf_accuracy_true_department", "right_leaves"),
     ("category", "Leaves by the cascade", "category_accuracy", "right"),
 )
-# 95 % of a normal distribution.
-_Z = 1.96
+_TARGET = 0.9
 _MOST_POINTS = 2_000
 
 
@@ -64,13 +65,6 @@ class CategoryComparison:
     hardware: str
 
 
-def gain_of(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> tuple[float, float]:
-    """Gain in accuracy over the same products, and half its 95 % interval, both in points."""
-    difference = ours.astype(np.float64) - theirs.astype(np.float64)
-    error = difference.std() / np.sqrt(max(1, len(difference)))
-    return 100 * float(difference.mean()), 100 * _Z * float(error)
-
-
 def write_category_page(found: CategoryComparison, out: Path) -> None:
     """Write ``<data>-<table>.md``, ``.html``, ``.json`` and a plot into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
@@ -101,13 +95,14 @@ def _section(found: CategoryComparison, part: tuple[str, str, str, str]) -> Sect
     lines = []
     for row, name, against, paper in found.rows:
         result = found.results[row]
-        cells = [name, _per_cent(result.measures[measure]), "", ""]
+        cells = [name, _per_cent(result.measures[measure]), "", "", "", ""]
+        cells[4] = f"{paper[key]:+.2f}" if key in paper else ""
         if against is not None and against in found.results:
             gain, half = gain_of(getattr(result, right), getattr(found.results[against], right))
-            cells[2:] = [f"{gain:+.2f} ± {half:.2f}", against]
-        cells.append(f"{paper[key]:+.2f}" if key in paper else "")
+            cells[2:4] = [f"{gain:+.2f} ± {half:.2f}", against]
+            cells[5] = verdict(gain, half, paper.get(key))
         lines.append(cells)
-    return Section(heading, ["row", "accuracy", "gain", "over", "paper's gain"], lines)
+    return Section(heading, ["row", "accuracy", "gain", "over", "paper's gain", "so"], lines)
 
 
 def _coverage(found: CategoryComparison) -> Section:
@@ -116,8 +111,10 @@ def _coverage(found: CategoryComparison) -> Section:
         of = found.results[row].measures
         gain = ""
         if against is not None and against in found.results:
-            over = found.results[against].measures["coverage_at_90"]
-            gain = f"{100 * (of['coverage_at_90'] - over):+.2f}"
+            of_gain = _coverage_gain(found, row, against)
+            gain = "{:+.2f} ({:+.2f} to {:+.2f})".format(
+                *(100 * each for each in (of_gain.figure, of_gain.low, of_gain.high))
+            )
         lines.append(
             [
                 name,
@@ -143,8 +140,13 @@ def _coverage(found: CategoryComparison) -> Section:
         lines,
         f"Assigned is what lies above the release's threshold, which valid set; at 90 % on "
         f"{found.split} is the share that a threshold set on {found.split} itself would assign, "
-        "as the paper's comparison has it.",
+        "as the paper's comparison has it; its gain has a 95 % interval by paired bootstrap.",
     )
+
+
+def _coverage_gain(found: CategoryComparison, row: str, against: str) -> Interval:
+    ours, theirs = (found.results[key] for key in (row, against))
+    return coverage_gain((ours.scores, ours.right), (theirs.scores, theirs.right), _TARGET)
 
 
 def _sizes(found: CategoryComparison) -> Section:
@@ -177,6 +179,10 @@ def _json(found: CategoryComparison) -> dict[str, Any]:
             for key, _, _, right in _PARTS:
                 gain, half = gain_of(getattr(one, right), getattr(other, right))
                 gains[row][key] = {"gain": gain, "half_interval": half}
+            of_gain = _coverage_gain(found, row, against)
+            gains[row]["coverage_at_90"] = {
+                name: 100 * value for name, value in asdict(of_gain).items()
+            }
     return {
         "table": found.name,
         "data": found.data,

@@ -153,7 +153,8 @@ class DhpcLearner:
         name = self.net.names[0] if task == 0 else self.net.leaf_names[task - 1]
         strategy = self._settings.department if task == 0 else self._settings.leaf
         head = self.net.head(name)
-        step = int(self._steps.counts[task])
+        # Tenths of steps do not sum to whole ones in floating point.
+        step = int(self._steps.counts[task] + 1e-6)
         hidden = head.hidden(self.features(self.train_split, name, self.tasks.products[rows]))
         if self.model.training:
             self._steps.counts[task] += 1 / self._accumulate

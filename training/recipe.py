@@ -206,7 +206,7 @@ class Strategy:
             7, in steps of the classifier.
         negatives: sigma of equation 8, the share of a product's negatives that is drawn for each
             step; 0: all of them count.
-        temperature: epsilon of equation 10, in training and in serving.
+        temperature: epsilon of equation 10, in training; where the fit of the served one begins.
         smoothing: epsilon of equation 9, with u = 1/N.
         per_leaf: training products of each leaf, drawn once; None: all as they are.
         replace: a leaf with fewer gives some of them more than once.

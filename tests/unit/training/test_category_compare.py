@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -17,7 +16,6 @@ from training.category_compare import (
     compare_categories,
     load_category_table,
 )
-from training.category_page import gain_of
 from training.compare_cli import compare_command
 from training.evaluate import evaluate
 from training.recipe import DhpcSettings
@@ -119,14 +117,6 @@ def test_every_row_has_a_recipe(data: Path) -> None:
         made = table.recipe_of(row, asked)
         assert made.out == Path("o/rows") / row.key
         assert row.against is None or row.against in known
-
-
-def test_gains_have_intervals() -> None:
-    ours = np.array([True] * 60 + [False] * 40)
-    theirs = np.array([True] * 50 + [False] * 50)
-    gain, half = gain_of(ours, theirs)
-    assert gain == pytest.approx(10)
-    assert half == pytest.approx(196 * np.sqrt(0.1 * 0.9 / 100))
 
 
 def test_what_cannot_be_compared(

@@ -18,6 +18,7 @@ from models.release import read_release
 from models.segments import INPUT_IDS, SEGMENT_IDS
 from tests.tiny_encoder import save_tiny_bert
 from tests.tiny_shop import write_shop
+from training import dhpc_learner
 from training import features as features_module
 from training.abstention import read_abstention
 from training.data import DataSet
@@ -178,6 +179,22 @@ def test_classifiers_are_trained_independently(recipe: Recipe) -> None:
     assert changed == {"leaf-1"}
     counts = learner.model["steps"].state_dict()["counts"]
     assert counts.tolist() == [0.0, 0.0, 3.0]
+
+
+def test_pieces_of_a_step_count_as_one(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    accumulated = replace(recipe, train=replace(recipe.train, accumulate=10))
+    learner = learner_of(with_system(accumulated, body="pooled", embedding=4))
+    steps: list[int] = []
+
+    def noted(*given: Any) -> torch.Tensor:
+        steps.append(given[-1])
+        return torch.zeros(())
+
+    monkeypatch.setattr(dhpc_learner, "classifier_loss", noted)
+    learner.model.train()
+    for _ in range(11):
+        learner.loss_of(np.flatnonzero(learner.tasks.of == 0)[:4])
+    assert steps == [0] * 10 + [1]
 
 
 def test_a_run_that_was_interrupted_ends_with_the_same_weights(
