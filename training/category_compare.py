@@ -37,8 +37,16 @@ from training.data import DataSet, LabelledProduct
 from training.features import encoder_digest
 from training.predictions import plan
 from training.processes import Processes, one_process
-from training.recipe import SETTINGS, Recipe
-from training.table_rows import Asked, chosen_rows, read_table, row_folder, row_recipe, train_row
+from training.recipe import SETTINGS, DhpcSettings, Recipe
+from training.table_rows import (
+    Asked,
+    chosen_rows,
+    is_trained,
+    read_table,
+    row_folder,
+    row_recipe,
+    train_row,
+)
 
 __all__ = ["CategoryRow", "CategoryTable", "compare_categories", "load_category_table"]
 
@@ -115,7 +123,7 @@ def load_category_table(name: str) -> CategoryTable:
 def compare_categories(asked: Asked, say: Callable[[str], object] = print) -> CategoryComparison:
     """Train (where that is not done yet) and measure rows; write Markdown, HTML, JSON and a plot.
 
-    Rows measured in the same ``out`` before are on the page too.
+    Rows measured in the same ``out`` before, by the same settings, are on the page too.
 
     Raises:
         SortimentError: a row is unknown, cannot be trained, or ``out`` holds it by other settings.
@@ -138,9 +146,11 @@ def compare_categories(asked: Asked, say: Callable[[str], object] = print) -> Ca
             f"leaf {results[row.key].measures['category_accuracy']:.4f}"
         )
     for row in table.rows:
-        before = None if row.key in results else _Kept(asked.out, row.key, asked.split).read()
-        if before is not None:
-            results[row.key] = before
+        # One that other settings made is not to be compared with these.
+        if row.key not in results and is_trained(table.recipe_of(row, asked)):
+            before = _Kept(asked.out, row.key, asked.split).read()
+            if before is not None:
+                results[row.key] = before
     found = CategoryComparison(
         about=table.about,
         rows=tuple(
@@ -157,6 +167,10 @@ def compare_categories(asked: Asked, say: Callable[[str], object] = print) -> Ca
         results=results,
         command=asked.command(asked.recipe or table.recipe),
         hardware=asked.hardware,
+        heads_alone=any(
+            isinstance(each.system, DhpcSettings) and each.system.gear == "frozen"
+            for each in made.values()
+        ),
     )
     write_category_page(found, asked.out)
     return found

@@ -25,6 +25,10 @@ _PARTS = (
 )
 _TARGET = 0.9
 _MOST_POINTS = 2_000
+_HEADS_ALONE = (
+    "The encoder of these rows is frozen and shared, its states were computed once: a strategy "
+    "acts on the heads alone, where the paper's act on the whole network. The DNN is trained whole."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class CategoryComparison:
     Attributes:
         rows: key, name, the key that its gains are over, and the paper's gains in points.
         results: by key.
+        heads_alone: the encoder was frozen.
     """
 
     about: str
@@ -63,6 +68,7 @@ class CategoryComparison:
     results: Mapping[str, RowResult]
     command: str
     hardware: str
+    heads_alone: bool
 
 
 def write_category_page(found: CategoryComparison, out: Path) -> None:
@@ -79,8 +85,10 @@ def write_category_page(found: CategoryComparison, out: Path) -> None:
             "",
             f"{found.products:,} products of {found.split}, recipe `{found.recipe}`. Accuracies in "
             "per cent; gains in points over the row that is named, with 95 % intervals over the "
-            "products. The paper's gains are of its own data, one department's leaves among them, "
+            "products: `within noise` where the interval holds 0, else whether the sign is the "
+            "paper's. The paper's gains are of its own data, one department's leaves among them, "
             "without intervals.",
+            *(["", _HEADS_ALONE] if found.heads_alone else []),
         ],
         found.command,
         [*(_section(found, part) for part in _PARTS), _coverage(found), _sizes(found)],

@@ -21,7 +21,15 @@ from training.recipe import Recipe
 from training.recipe_files import SafeLoader, load_recipe
 from training.run import run
 
-__all__ = ["Asked", "chosen_rows", "read_table", "row_folder", "row_recipe", "train_row"]
+__all__ = [
+    "Asked",
+    "chosen_rows",
+    "is_trained",
+    "read_table",
+    "row_folder",
+    "row_recipe",
+    "train_row",
+]
 
 _FOLDER = Path(__file__).parent / "tables"
 # Settings that decide nothing but where and how a row is trained.
@@ -132,17 +140,29 @@ def train_row(recipe: Recipe, say: Callable[[str], object]) -> None:
     Raises:
         SortimentError: it cannot be trained, or its release was made by other settings.
     """
-    matters = {key: value for key, value in asdict(recipe).items() if key not in _NOT_A_MATTER}
-    digest = hashlib.sha256(json.dumps(matters, sort_keys=True, default=str).encode()).hexdigest()
-    # Not with_suffix: a key may hold a dot.
-    mark = recipe.out.with_name(f"{recipe.out.name}.settings")
     if recipe.out.exists():
-        if not mark.exists() or mark.read_text() != digest:
+        if not is_trained(recipe):
             raise SortimentError(
                 f"{recipe.out} was made by other settings: remove it or give another out"
             )
         say(f"kept from before: {recipe.out}")
         return
     recipe.out.parent.mkdir(parents=True, exist_ok=True)
-    mark.write_text(digest)
+    _mark(recipe).write_text(_digest(recipe))
     run(recipe, say)
+
+
+def is_trained(recipe: Recipe) -> bool:
+    """Whether a row's release is there, made by these settings."""
+    mark = _mark(recipe)
+    return recipe.out.exists() and mark.exists() and mark.read_text() == _digest(recipe)
+
+
+def _mark(recipe: Recipe) -> Path:
+    # Not with_suffix: a key may hold a dot.
+    return recipe.out.with_name(f"{recipe.out.name}.settings")
+
+
+def _digest(recipe: Recipe) -> str:
+    matters = {key: value for key, value in asdict(recipe).items() if key not in _NOT_A_MATTER}
+    return hashlib.sha256(json.dumps(matters, sort_keys=True, default=str).encode()).hexdigest()

@@ -70,6 +70,7 @@ def test_rows_beside_the_papers(data: Path, settings: list[str], tmp_path: Path)
     for part in ("PruneBERT, first 2 layers", "+1.48", "-1.20", "rows=dnn,plain", "± "):
         assert part in page
     assert "cache=" not in page
+    assert "acts on the heads alone" in page
     assert (out / "data-dhpc-amazon-coverage.png").stat().st_size > 1000
     assert "data:image/png;base64," in (out / "data-dhpc-amazon.html").read_text()
 
@@ -80,6 +81,13 @@ def test_rows_beside_the_papers(data: Path, settings: list[str], tmp_path: Path)
     # What was measured before stays on the page.
     assert (out / "data-dhpc-amazon.md").read_text().count("PruneBERT") == page.count("PruneBERT")
     assert json.loads((out / "data-dhpc-amazon.json").read_text())["systems"] == written["systems"]
+    # A row that other settings made does not come on their page.
+    other = CliRunner().invoke(
+        compare_command,
+        [*arguments[:-1], "rows=max", *settings, "seed=9"],
+    )
+    assert other.exit_code == 0, other.output
+    assert set(json.loads((out / "data-dhpc-amazon.json").read_text())["systems"]) == {"max"}
     refused = CliRunner().invoke(compare_command, [*arguments, "categories=x"])
     assert refused.exit_code == 2
 
