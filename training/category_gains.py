@@ -55,6 +55,7 @@ def _coverage(scores: NDArray[np.float32], right: NDArray[np.bool_], target: flo
     def measure(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         counts = weights[order].cumsum()
         reached = np.flatnonzero((weights[order] * right).cumsum() >= target * counts)
-        return counts[reached[-1:]].sum(keepdims=True) / counts[-1]
+        share: NDArray[np.float64] = counts[reached[-1:]].sum(keepdims=True) / counts[-1]
+        return share
 
     return measure
