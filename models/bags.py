@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -45,16 +46,24 @@ class Vocabulary(nn.Module):
         self.register_buffer("idf", torch.zeros(num_rows))
 
     @classmethod
-    def of(cls, hashed: Ragged, num_buckets: int, min_count: int) -> Vocabulary:
+    def of(
+        cls,
+        hashed: Ragged,
+        num_buckets: int,
+        min_count: int,
+        rows: NDArray[np.int64] | None = None,
+    ) -> Vocabulary:
         """Buckets that ``min_count`` of N products have, each with ``1 + log(N / products)``.
 
         Args:
-            hashed: N rows of distinct buckets.
+            hashed: rows of distinct buckets. rows: [N], those that count; None: all.
         """
+        if rows is None:
+            rows = np.arange(len(hashed))
         counts = np.zeros(num_buckets, dtype=np.int64)
         # In parts: what lies on disk may be larger than memory.
-        for first in range(0, len(hashed.values), _COUNTED_AT_ONCE):
-            part = hashed.values[first : first + _COUNTED_AT_ONCE]
+        for first in range(0, len(rows), _COUNTED_AT_ONCE):
+            part = hashed.take(rows[first : first + _COUNTED_AT_ONCE]).values
             counts += np.bincount(part.astype(np.int64), minlength=num_buckets)
         kept = np.flatnonzero(counts >= min_count)
         if not len(kept):
@@ -62,7 +71,7 @@ class Vocabulary(nn.Module):
         made = cls(len(kept))
         made.buckets.copy_(torch.from_numpy(kept.astype(np.int32)))
         made.idf.copy_(
-            1 + torch.log(max(1, len(hashed)) / torch.from_numpy(counts[kept]).clamp(min=1))
+            1 + torch.log(max(1, len(rows)) / torch.from_numpy(counts[kept]).clamp(min=1))
         )
         return made
 
@@ -83,8 +92,8 @@ class Vocabulary(nn.Module):
         return BagInput(rows, indptr[:-1], weights * squares.rsqrt()[owners])
 
 
-# Ids that are int64 at a time: 80 MB.
-_COUNTED_AT_ONCE = 10_000_000
+# Products whose ids are int64 at a time: some 100 MB.
+_COUNTED_AT_ONCE = 20_000
 
 
 def mean_input(hashed: Ragged, device: torch.device) -> BagInput:

@@ -27,6 +27,7 @@ from training.flagship_learner import FlagshipLearner, Split
 from training.flagship_release import Fitted, publish
 from training.prepared import SplitOnDisk
 from training.recipe import FlagshipSettings
+from training.same_texts import first_of_each, same_texts
 from training.system import Job
 from training.targets import label_spaces
 
@@ -69,6 +70,7 @@ class FlagshipSystem:
         """Cached features for a frozen encoder; the loop's learner."""
         settings, job = self._settings, self._job
         loop = job.recipe.train
+        self._texts = same_texts(train.prepared.arrays) if settings.texts_once else None
         self._config, self._net = self._network(train)
         encoder = self._net.encoder
         if settings.gear == "finetune" and loop.checkpoint_gradients and encoder is not None:
@@ -86,6 +88,7 @@ class FlagshipSystem:
             ngram_dropout=settings.ngram_dropout,
             leaf_prior=settings.leaf_prior,
             masking=settings.masking,
+            texts=self._texts,
         )
         return self._learner
 
@@ -143,12 +146,13 @@ class FlagshipSystem:
         return config, net
 
     def _vocabularies(self, train: SplitOnDisk) -> list[Vocabulary]:
-        """One a bag, of the training products; none where every bucket has a row."""
+        """One a bag, of the training products (or texts); none where every bucket has a row."""
         settings = self._settings
         if not settings.min_count:
             return []
+        rows = None if self._texts is None else first_of_each(self._texts)
         return [
-            Vocabulary.of(train.prepared.arrays[name], hashing.buckets, settings.min_count)
+            Vocabulary.of(train.prepared.arrays[name], hashing.buckets, settings.min_count, rows)
             for name, hashing in zip((HASHED_IDS, REST_IDS), _hashings(settings), strict=False)
         ]
 

@@ -25,6 +25,7 @@ from training.encoding import encode_batch, layers_above
 from training.losses import attribute_loss, cascade_loss
 from training.recipe import Rates
 from training.row_adagrad import RowAdagrad
+from training.same_texts import first_of_each
 from training.targets import Targets
 
 __all__ = ["FlagshipLearner", "Scored", "Split", "positive_labels"]
@@ -66,6 +67,7 @@ class FlagshipLearner:
         dtype: of the encoder's arithmetic, where it is trained.
         sparse: give the bags gradients of touched rows only: not where NCCL averages them.
         ngram_dropout, leaf_prior, masking: as ``recipe.FlagshipSettings``.
+        texts: product rows by text, where training reads each text once; None: each product.
     """
 
     groups: NDArray[np.int64] | None = None
@@ -83,6 +85,7 @@ class FlagshipLearner:
         ngram_dropout: float = 0.0,
         leaf_prior: float = 0.0,
         masking: bool = True,
+        texts: Ragged | None = None,
     ) -> None:
         self.device = device
         self._dtype = dtype
@@ -101,8 +104,12 @@ class FlagshipLearner:
                 train.targets.leaves, len(net.category.leaf.bias)
             ).to(device)
         self.frozen = net.encoder is None or train.encoded is not None
-        self.num_rows = len(train)
-        self.lengths = None if self.frozen else train.prepared.arrays[INPUT_IDS].lengths
+        self._texts = texts
+        self.num_rows = len(train) if texts is None else len(texts)
+        self.lengths = None
+        if not self.frozen:
+            lengths = train.prepared.arrays[INPUT_IDS].lengths
+            self.lengths = lengths if texts is None else lengths[first_of_each(texts)]
         for bag in net.mixer.bags:
             bag.sparse = sparse
         parts: dict[str, nn.Module | None] = {
@@ -159,9 +166,16 @@ class FlagshipLearner:
         return features
 
     def loss_of(self, rows: NDArray[np.int64]) -> Tensor:
-        """Category loss plus weighted attribute loss of training rows [B]."""
+        """Category loss plus weighted attribute loss of training rows [B], products or texts."""
         targets = self.train_split.targets
-        features = self.features(self.train_split, rows)
+        if self._texts is None:
+            features = self.features(self.train_split, rows)
+        else:
+            texts = self._texts.take(rows)
+            features = self.features(self.train_split, first_of_each(texts))
+            owners = np.repeat(np.arange(len(texts)), texts.lengths)
+            features = features[torch.from_numpy(owners).to(self.device)]
+            rows = texts.values.astype(np.int64, copy=False)
         loss = features.new_zeros(())
         if self.net.category is not None:
             leaves = torch.from_numpy(targets.leaves[rows]).to(self.device)

@@ -131,6 +131,8 @@ class FlagshipSettings:
             all fields' where there is one bag.
         min_count: buckets that fewer training products have get no row, and rows are weighted by
             inverse document frequency; 0: every bucket has a row, all weigh the same.
+        texts_once: products whose texts are the same share a step and one pass, and count once
+            for ``min_count`` and the weights; ``batch_size`` then counts texts.
         ngram_dropout: share of a product's ids left out in training.
         hidden: a hidden layer before the heads.
         category_dim: width of the category's embedding that the attribute head is told; 0: none.
@@ -156,6 +158,7 @@ class FlagshipSettings:
     title_ngrams: tuple[NgramLength, ...] = (2, 3, 4)
     rest_ngrams: tuple[NgramLength, ...] = ()
     min_count: Annotated[int, Field(ge=0)] = 0
+    texts_once: bool = False
     ngram_dropout: Dropout = 0.0
     hidden: bool = False
     category_dim: Annotated[int, Field(ge=0)] = 0

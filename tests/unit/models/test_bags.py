@@ -27,6 +27,12 @@ def test_a_vocabulary_is_of_what_enough_products_have() -> None:
     assert len(Vocabulary.of(PRODUCTS, 11, min_count=9).buckets) == 1
 
 
+def test_a_vocabulary_is_of_the_rows_that_count() -> None:
+    known = Vocabulary.of(PRODUCTS, 11, min_count=1, rows=np.array([0, 1]))
+    assert known.buckets.tolist() == [3, 7]
+    np.testing.assert_allclose(known.idf, 1 + np.log(2 / np.array([1, 1])), rtol=1e-6)
+
+
 def test_unknown_ids_have_no_row_and_weights_have_length_one() -> None:
     known = Vocabulary.of(PRODUCTS, 11, min_count=1)
     given = known(ragged([3, 4, 9], [0, 10], [], [5]))

@@ -132,3 +132,28 @@ def test_irrelevant_labels_count_without_masking_only(masking: bool, reached: bo
     assert head is not None
     assert head.bias.grad is not None
     assert bool(head.bias.grad[2] != 0) == reached
+
+
+def test_a_text_that_is_read_once_weighs_as_all_its_products() -> None:
+    torch.manual_seed(1)
+    each = wide()
+    once = wide(texts=Ragged(np.array([1, 0]), np.array([0, 1, 2])))
+    once.net.load_state_dict(each.net.state_dict())
+    for learner in (each, once):
+        learner.model.eval()
+    assert once.num_rows == 2
+    torch.testing.assert_close(
+        once.loss_of(np.array([0, 1])), each.loss_of(np.array([1, 0])), rtol=1e-6, atol=0
+    )
+    same = wide(texts=Ragged(np.array([0, 1]), np.array([0, 2])))
+    assert same.num_rows == 1
+    same.net.load_state_dict(each.net.state_dict())
+    same.model.eval()
+    hashed = each.train_split.prepared.arrays[HASHED_IDS]
+    twice = {HASHED_IDS: hashed.take(np.array([0, 0]))}
+    each.train_split = Split(
+        Prepared(twice, np.array([3, 3], dtype=np.int32)), each.train_split.targets, None
+    )
+    torch.testing.assert_close(
+        same.loss_of(np.array([0])), each.loss_of(np.array([0, 1])), rtol=1e-6, atol=0
+    )

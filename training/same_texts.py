@@ -1,0 +1,47 @@
+"""Products that a model cannot tell apart: variants of one article, which differ in a colour that
+their text does not name.
+
+Read once for all of them they cost one pass, and what they have learned from is one text: an
+n-gram that only they hold says nothing of other products, however many variants there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from models.prepare import Ragged
+
+__all__ = ["first_of_each", "same_texts"]
+
+
+def same_texts(arrays: Mapping[str, Ragged]) -> Ragged:
+    """Rows of products by what a model reads of them.
+
+    Args:
+        arrays: as prepared, each with N rows.
+
+    Returns:
+        A row for each distinct text, in the order of their first products: the rows of its
+        products, int64, rising; N in all.
+    """
+    num_products = max((len(each) for each in arrays.values()), default=0)
+    text_of: dict[bytes, int] = {}
+    texts = np.empty(num_products, dtype=np.int64)
+    for row in range(num_products):
+        digest = hashlib.blake2b(digest_size=16)
+        for ragged in arrays.values():
+            part = ragged.values[ragged.indptr[row] : ragged.indptr[row + 1]].tobytes()
+            digest.update(len(part).to_bytes(8, "little") + part)
+        texts[row] = text_of.setdefault(digest.digest(), len(text_of))
+    indptr = np.zeros(len(text_of) + 1, dtype=np.int64)
+    np.cumsum(np.bincount(texts, minlength=len(text_of)), out=indptr[1:])
+    return Ragged(np.argsort(texts, kind="stable").astype(np.int64), indptr)
+
+
+def first_of_each(texts: Ragged) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """The first product of each text, [T]."""
+    first: np.ndarray[tuple[int], np.dtype[np.int64]] = texts.values[texts.indptr[:-1]]
+    return first
