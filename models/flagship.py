@@ -3,11 +3,12 @@
     input_ids  -> transformer -> pooled CLS states -> norm -\\
     hashed_ids -> embedding bag ------------------> norm ---- concat -> hidden layer -> heads
     rest_ids   -> embedding bag ------------------> norm ---/
+    bullets_ids -> embedding bag -----------------> norm --/
 
 The encoder brings what its pre-training knew (dhpc-amazon, C.1), the bags of hashed words and
 n-grams what its vocabulary has no pieces for, and a memory of names. All feed the same heads. The
-encoder, the second bag (bullets and description, apart from the title), the hidden layer and the
-category that attributes are told may each be absent.
+encoder, the second bag (bullets and description, apart from the title), the third (bullets apart
+from both), the hidden layer and the category that attributes are told may each be absent.
 
 Legend: B products, T tokens, E encoder features, D features.
 """
@@ -41,6 +42,7 @@ from models.taxonomy import Taxonomy
 from models.tokens import TextTokenizer
 
 __all__ = [
+    "BULLETS_IDS",
     "HASHED_IDS",
     "INPUT_IDS",
     "REST_IDS",
@@ -56,6 +58,8 @@ __all__ = [
 INPUT_IDS = "input_ids"
 HASHED_IDS = "hashed_ids"
 REST_IDS = "rest_ids"
+BULLETS_IDS = "bullets_ids"
+_BAG_IDS = (HASHED_IDS, REST_IDS, BULLETS_IDS)
 TOKENIZER_FILE = "tokenizer.json"
 
 # Ids of a bag that cost what a token of a small encoder costs: the unit of a batch's budget.
@@ -75,9 +79,10 @@ class FlagshipConfig:
         max_tokens: the encoder reads no further.
         hashing: of all fields, or of the title where ``rest_hashing`` is given.
         rest_hashing: of bullets and description, which then have a bag of their own.
+        bullets_hashing: of bullets, where they are not the rest's but have a bag of their own.
         bag_dim: width of a hashed bag's embeddings.
-        bag_rows, rest_rows: rows of the tables where a vocabulary says which buckets have one;
-            None: every bucket has.
+        bag_rows, rest_rows, bullets_rows: rows of the tables where a vocabulary says which buckets
+            have one; None: every bucket has.
         hidden: whether a hidden layer lies before the heads.
         category_dim: width of the category's embedding that the attribute head is told; 0: it is
             not told.
@@ -88,8 +93,10 @@ class FlagshipConfig:
     max_tokens: int = 96
     bag_dim: int = 128
     rest_hashing: HashingConfig | None = None
+    bullets_hashing: HashingConfig | None = None
     bag_rows: int | None = None
     rest_rows: int | None = None
+    bullets_rows: int | None = None
     hidden: bool = False
     category_dim: int = 0
 
@@ -99,23 +106,32 @@ class FlagshipConfig:
                 f"max_tokens must be at least 8, bag_dim 1 and category_dim 0, got "
                 f"{self.max_tokens}, {self.bag_dim}, {self.category_dim}"
             )
-        for rows in (self.bag_rows, self.rest_rows):
+        if self.bullets_hashing is not None and self.rest_hashing is None:
+            raise ValueError("bullets have a bag of their own only where the rest has one")
+        for rows in self.rows:
             if rows is not None and rows < 1:
                 raise ValueError(f"a bag has at least one row, got {rows}")
 
     @property
     def hashings(self) -> tuple[HashingConfig, ...]:
         """Of each bag."""
-        return (self.hashing,) if self.rest_hashing is None else (self.hashing, self.rest_hashing)
+        more = (self.rest_hashing, self.bullets_hashing)
+        return (self.hashing, *(each for each in more if each is not None))
+
+    @property
+    def rows(self) -> tuple[int | None, ...]:
+        """Of each bag's table where a vocabulary says which."""
+        return (self.bag_rows, self.rest_rows, self.bullets_rows)[: len(self.hashings)]
 
     def to_json(self) -> dict[str, Any]:
         """What ``from_json`` reads."""
-        rest = self.rest_hashing
+        rest, bullets = self.rest_hashing, self.bullets_hashing
         return {
             **{key: value for key, value in asdict(self).items() if key not in _OWN_JSON},
             "encoder": None if self.encoder is None else self.encoder.to_json(),
             "hashing": self.hashing.to_json(),
             "rest_hashing": None if rest is None else rest.to_json(),
+            "bullets_hashing": None if bullets is None else bullets.to_json(),
         }
 
     @classmethod
@@ -127,17 +143,19 @@ class FlagshipConfig:
         """
         try:
             encoder, rest = raw["encoder"], raw.get("rest_hashing")
+            bullets = raw.get("bullets_hashing")
             return cls(
                 **{key: value for key, value in raw.items() if key not in _OWN_JSON},
                 encoder=None if encoder is None else EncoderConfig.from_json(encoder),
                 hashing=HashingConfig.from_json(raw["hashing"]),
                 rest_hashing=None if rest is None else HashingConfig.from_json(rest),
+                bullets_hashing=None if bullets is None else HashingConfig.from_json(bullets),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the release's config is not a flagship's: {error!r}") from error
 
 
-_OWN_JSON = ("encoder", "hashing", "rest_hashing")
+_OWN_JSON = ("encoder", "hashing", "rest_hashing", "bullets_hashing")
 
 
 class FlagshipPreparer:
@@ -146,6 +164,7 @@ class FlagshipPreparer:
     Args:
         tokenizer: None: there is no encoder, and a product costs what its hashed ids cost.
         rest_hashing: of bullets and description, where they have a bag of their own.
+        bullets_hashing: of bullets, where they have one of theirs.
     """
 
     def __init__(
@@ -153,13 +172,15 @@ class FlagshipPreparer:
         tokenizer: TextTokenizer | None,
         hashing: HashingConfig,
         rest_hashing: HashingConfig | None = None,
+        bullets_hashing: HashingConfig | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.hashing = hashing
         self.rest_hashing = rest_hashing
+        self.bullets_hashing = bullets_hashing
 
     def prepare(self, products: Sequence[Product]) -> Prepared:
-        """Arrays ``input_ids``, ``hashed_ids`` and ``rest_ids`` (int32), a row a product.
+        """Arrays ``input_ids``, ``hashed_ids``, ``rest_ids``, ``bullets_ids``, int32, a row each.
 
         Those that the model does not read are not there.
         """
@@ -171,8 +192,15 @@ class FlagshipPreparer:
             arrays[HASHED_IDS] = hash_fields(fields, self.hashing)
         else:
             arrays[HASHED_IDS] = hash_fields([(p.title,) for p in products], self.hashing)
-            rest = [(" ".join(p.bullets), p.description) for p in products]
-            arrays[REST_IDS] = hash_fields(rest, self.rest_hashing)
+            bullets = [" ".join(p.bullets) for p in products]
+            if self.bullets_hashing is None:
+                rest = list(zip(bullets, (p.description for p in products), strict=True))
+                arrays[REST_IDS] = hash_fields(rest, self.rest_hashing)
+            else:
+                arrays[REST_IDS] = hash_fields(
+                    [(p.description,) for p in products], self.rest_hashing
+                )
+                arrays[BULLETS_IDS] = hash_fields([(b,) for b in bullets], self.bullets_hashing)
         if self.tokenizer is not None:
             costs = arrays[INPUT_IDS].lengths
         else:
@@ -198,7 +226,7 @@ class FlagshipNet(nn.Module):
         if encoder is None and config.encoder is not None:
             encoder = TextEncoder(config.encoder)
         self.encoder = encoder
-        rows = [config.bag_rows, config.rest_rows][: len(config.hashings)]
+        rows = config.rows
         if vocabularies is None:
             vocabularies = [Vocabulary(each) for each in rows if each is not None]
         self.vocabularies = nn.ModuleList(vocabularies)
@@ -207,6 +235,7 @@ class FlagshipNet(nn.Module):
             encoder_features=0 if encoder is None else encoder.num_features,
             bag_rows=sizes[0],
             rest_rows=sizes[1] if len(sizes) > 1 else 0,
+            bullets_rows=sizes[2] if len(sizes) > 2 else 0,
             bag_dim=config.bag_dim,
             hidden=config.hidden,
             dropout=dropout,
@@ -222,7 +251,7 @@ class FlagshipNet(nn.Module):
 
     def bag_inputs(self, arrays: Mapping[str, Ragged], device: torch.device) -> list[BagInput]:
         """What each bag sums, of a batch's hashed ids."""
-        hashed = [arrays[name] for name in (HASHED_IDS, REST_IDS) if name in arrays]
+        hashed = [arrays[name] for name in _BAG_IDS if name in arrays]
         if not len(self.vocabularies):
             return [mean_input(each, device) for each in hashed]
         return [known(each) for known, each in zip(self.vocabularies, hashed, strict=True)]
@@ -364,7 +393,7 @@ def load_flagship(
         tokenizer = TextTokenizer(release.read(TOKENIZER_FILE), config.max_tokens)
     return predictor_of(
         net.to(device),
-        FlagshipPreparer(tokenizer, config.hashing, config.rest_hashing),
+        FlagshipPreparer(tokenizer, *config.hashings),
         categories=release.categories,
         labels=release.labels,
         category_thresholds=release.category_thresholds,

@@ -19,12 +19,12 @@ class FeatureMixer(nn.Module):
 
     Each part has a norm of its own; the hidden layer adds what the parts say together::
 
-        x = concat(norm(encoded), norm(bag), norm(rest))
+        x = concat(norm(encoded), norm(bag), norm(rest), norm(bullets))
         features = x + gelu(W x + b)
 
     Args:
         encoder_features: E; 0: there is no encoder.
-        bag_rows, rest_rows: of the tables; ``rest_rows`` 0: there is one bag.
+        bag_rows, rest_rows, bullets_rows: of the tables; 0: there is no such bag.
         hidden: whether there is a hidden layer.
         dropout: share of features left out in training, before and within the hidden layer.
         bag_std: of the tables' first weights.
@@ -38,6 +38,7 @@ class FeatureMixer(nn.Module):
         rest_rows: int,
         bag_dim: int,
         hidden: bool,
+        bullets_rows: int = 0,
         dropout: float = 0.0,
         bag_std: float = 0.2,
     ) -> None:
@@ -47,23 +48,27 @@ class FeatureMixer(nn.Module):
         self.bag_norm = nn.LayerNorm(bag_dim)
         self.rest_bag = HashedBag(rest_rows, bag_dim, bag_std) if rest_rows else None
         self.rest_norm = nn.LayerNorm(bag_dim) if rest_rows else None
+        self.bullets_bag = HashedBag(bullets_rows, bag_dim, bag_std) if bullets_rows else None
+        self.bullets_norm = nn.LayerNorm(bag_dim) if bullets_rows else None
         self.dropout = dropout
-        self.num_features = encoder_features + bag_dim * (2 if rest_rows else 1)
+        self.num_features = encoder_features + bag_dim * len(self.bags)
         self.hidden = nn.Linear(self.num_features, self.num_features) if hidden else None
 
     @property
     def bags(self) -> tuple[HashedBag, ...]:
-        """The tables, title's first."""
-        return (self.bag,) if self.rest_bag is None else (self.bag, self.rest_bag)
+        """The tables: title's, rest's, bullets', as far as there are any."""
+        bags = (self.bag, self.rest_bag, self.bullets_bag)
+        return tuple(bag for bag in bags if bag is not None)
 
     def forward(self, encoded: Tensor | None, *given: BagInput) -> Tensor:
         """Features [B, D] of encoded [B, E] (None without an encoder) and an input a bag."""
         parts = []
         if self.norm is not None and encoded is not None:
             parts.append(self.norm(encoded))
-        parts.append(self.bag_norm(self.bag(given[0])))
-        if self.rest_bag is not None and self.rest_norm is not None:
-            parts.append(self.rest_norm(self.rest_bag(given[1])))
+        norms = (self.bag_norm, self.rest_norm, self.bullets_norm)
+        present = (norm for norm in norms if norm is not None)
+        for bag, norm, of_bag in zip(self.bags, present, given, strict=True):
+            parts.append(norm(bag(of_bag)))
         features = self._dropped(torch.cat(parts, dim=1))
         if self.hidden is None:
             return features

@@ -12,6 +12,7 @@ from typing import Any
 from models.bags import Vocabulary
 from models.encoders import Pretrained, load_pretrained
 from models.flagship import (
+    BULLETS_IDS,
     HASHED_IDS,
     INPUT_IDS,
     REST_IDS,
@@ -32,6 +33,8 @@ from training.system import Job
 from training.targets import label_spaces
 
 __all__ = ["FlagshipSystem"]
+
+_BAG_IDS = (HASHED_IDS, REST_IDS, BULLETS_IDS)
 
 
 class FlagshipSystem:
@@ -128,7 +131,9 @@ class FlagshipSystem:
             bag_dim=settings.bag_dim,
             rest_hashing=hashings[1] if len(hashings) > 1 else None,
             bag_rows=rows[0] if rows else None,
+            bullets_hashing=hashings[2] if len(hashings) > 2 else None,
             rest_rows=rows[1] if len(rows) > 1 else None,
+            bullets_rows=rows[2] if len(rows) > 2 else None,
             hidden=settings.hidden,
             category_dim=settings.category_dim if len(self.labels) else 0,
         )
@@ -153,7 +158,7 @@ class FlagshipSystem:
         rows = None if self._texts is None else first_of_each(self._texts)
         return [
             Vocabulary.of(train.prepared.arrays[name], hashing.buckets, settings.min_count, rows)
-            for name, hashing in zip((HASHED_IDS, REST_IDS), _hashings(settings), strict=False)
+            for name, hashing in zip(_BAG_IDS, _hashings(settings), strict=False)
         ]
 
     def _split(self, name: str, split: SplitOnDisk) -> Split:
@@ -178,7 +183,7 @@ def _pretrained(settings: FlagshipSettings) -> Pretrained | None:
 
 
 def _hashings(settings: FlagshipSettings) -> tuple[HashingConfig, ...]:
-    """Of the one bag, or of the title's and of the rest's."""
+    """Of the one bag, or of the title's, the rest's and, where it has one, the bullets'."""
     first = HashingConfig(
         buckets=settings.hash_buckets,
         ngrams=settings.title_ngrams,
@@ -187,4 +192,5 @@ def _hashings(settings: FlagshipSettings) -> tuple[HashingConfig, ...]:
     )
     if settings.views == "one":
         return (first,)
-    return first, replace(first, ngrams=settings.rest_ngrams)
+    rest = replace(first, ngrams=settings.rest_ngrams)
+    return (first, rest) if settings.views == "two" else (first, rest, rest)

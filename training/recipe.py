@@ -125,8 +125,8 @@ class FlagshipSettings:
         layer_pooling: of every other layer's CLS state and the last one's.
         hash_buckets, bag_dim: of the bag of hashed words and n-grams.
         word_pairs: neighbouring words are hashed as one too.
-        views: ``one`` bag for all fields, or ``two``: the title's, and one of bullets and
-            description.
+        views: ``one`` bag for all fields; ``two``: the title's, and one of bullets and
+            description; ``three``: title's, description's and bullets'.
         title_ngrams, rest_ngrams: lengths of the character n-grams of each; ``title_ngrams`` are
             all fields' where there is one bag.
         min_count: buckets that fewer training products have get no row, and rows are weighted by
@@ -154,7 +154,7 @@ class FlagshipSettings:
     hash_buckets: Annotated[int, Field(ge=1, le=2**31)] = 2**18
     bag_dim: Count = 128
     word_pairs: bool = False
-    views: Literal["one", "two"] = "one"
+    views: Literal["one", "two", "three"] = "one"
     title_ngrams: tuple[NgramLength, ...] = (2, 3, 4)
     rest_ngrams: tuple[NgramLength, ...] = ()
     min_count: Annotated[int, Field(ge=0)] = 0

@@ -11,8 +11,10 @@ from models.device_masks import DeviceMasks
 from models.encoders import load_pretrained
 from models.errors import ModelError
 from models.flagship import (
+    BULLETS_IDS,
     HASHED_IDS,
     INPUT_IDS,
+    REST_IDS,
     TOKENIZER_FILE,
     FlagshipConfig,
     FlagshipNet,
@@ -237,3 +239,43 @@ def test_a_release_of_another_layout_says_what_to_do(
     reseal(release.directory, config={**release.config, **changed})
     with pytest.raises(ModelError, match=r"(?s)tiny/1 cannot be loaded.*make the release anew"):
         load_predictor(read_release(release.directory), CPU, "float32")
+
+
+def test_bullets_may_have_a_bag_of_their_own() -> None:
+    hashing = HashingConfig(buckets=101, mark_title=False)
+    two = FlagshipPreparer(None, hashing, hashing).prepare(PRODUCTS)
+    three = FlagshipPreparer(None, hashing, hashing, hashing).prepare(PRODUCTS)
+    assert set(three.arrays) == {HASHED_IDS, REST_IDS, BULLETS_IDS}
+    # Only the first product has bullets.
+    assert three.arrays[BULLETS_IDS].lengths[0] > 0
+    assert three.arrays[BULLETS_IDS].lengths[1:].tolist() == [0, 0]
+    of_both = set(three.arrays[BULLETS_IDS].take(np.array([0])).values.tolist())
+    of_both |= set(three.arrays[REST_IDS].take(np.array([0])).values.tolist())
+    assert of_both == set(two.arrays[REST_IDS].take(np.array([0])).values.tolist())
+    assert (
+        three.costs.tolist()
+        == np.maximum(sum(three.arrays[name].lengths for name in three.arrays) // 16, 1).tolist()
+    )
+
+
+def test_each_of_three_bags_has_features_of_its_own() -> None:
+    hashing = HashingConfig(buckets=101, mark_title=False)
+    config = FlagshipConfig(
+        encoder=None, hashing=hashing, rest_hashing=hashing, bullets_hashing=hashing, bag_dim=5
+    )
+    assert FlagshipConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    net = FlagshipNet(config, departments=[0, 1], num_labels=0).eval()
+    assert len(net.mixer.bags) == 3
+    assert net.mixer.num_features == 15
+    prepared = FlagshipPreparer(None, *config.hashings).prepare(PRODUCTS)
+    whole = net.mixer(None, *net.bag_inputs(prepared.arrays, CPU))
+    bare = {**prepared.arrays, BULLETS_IDS: prepared.arrays[BULLETS_IDS].take(np.array([1, 1, 2]))}
+    without = net.mixer(None, *net.bag_inputs(bare, CPU))
+    changed = (whole != without).any(dim=0)
+    assert changed.tolist() == [False] * 10 + [True] * 5
+
+
+def test_bullets_have_no_bag_without_the_rest() -> None:
+    hashing = HashingConfig(buckets=101)
+    with pytest.raises(ValueError, match="only where the rest has one"):
+        FlagshipConfig(encoder=None, hashing=hashing, bullets_hashing=hashing)
