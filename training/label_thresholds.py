@@ -1,10 +1,13 @@
 """Thresholds of labels by how often they were trained, fitted on valid.
 
-A score says less of a rare label: trained on few products it stays low where it is right. One
-threshold for all labels, the best for most pairs, so leaves the rare ones unsaid; and valid holds
-too few of each to give it a threshold of its own. Labels trained alike often share one.
+Micro F1 is highest where every label is cut at the same odds of being right; the threshold that is
+best for each label's own F1 takes too much. To first order a cut that takes n pairs of a label, h
+of them right, adds ``(2 h - F n) / (taken + true)`` to a micro F1 of F: that is what each label is
+cut by. A score says less of a rare label: trained on few products it stays low where it is right,
+and valid holds too few of each to cut it alone. Labels trained alike often share a threshold, and
+their mean F1 counts a little beside, which costs micro F1 next to nothing.
 
-Legend: L labels, M scored (product, label) pairs.
+Legend: L labels, M scored (product, label) pairs, K cuts.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from training.calibrate import MIN_POSITIVES, attribute_thresholds
+from training.calibrate import MIN_POSITIVES
 
 __all__ = ["banded_thresholds"]
 
@@ -22,6 +25,9 @@ _BANDS = (0, 3, 10, 30, 100, 300, 1000)
 _CUTS = 1 / (1 + np.exp(-np.arange(-4.0, 2.25, 0.1)))
 # With fewer true pairs on valid a band takes the one before it in.
 _MIN_PAIRS = 20
+# Of macro F1 beside micro F1, for bands. On market's valid, fitted on one half and measured on the
+# other, 0 gave 0.653 and 0.351, 0.3 gave 0.649 and 0.404, 1 gave 0.638 and 0.420.
+_MACRO_WEIGHT = 0.1
 
 
 def banded_thresholds(
@@ -33,49 +39,50 @@ def banded_thresholds(
 ) -> NDArray[np.float32]:
     """A label's own threshold where valid says enough, else the one of its band.
 
-    A band's threshold makes the sum of its micro F1 and its mean label F1 highest. Labels with
-    at least ``MIN_POSITIVES`` on valid get their own as ``attribute_thresholds`` has it.
-
     Args:
         scores: [M]; label_rows: [M], int64; positive: [M].
         num_positives: [L], true positives of each label on valid. train_counts: [L], training
             products of each label.
 
     Returns:
-        [L], float32, in (0, 1).
+        [L], float32, in (0, 1); 0.5 where valid has no true pair.
     """
-    thresholds = attribute_thresholds(scores, label_rows, positive, num_positives)
+    num_labels = len(num_positives)
+    total = int(num_positives.sum())
+    if not len(scores) or not total:
+        return np.full(num_labels, 0.5, dtype=np.float32)
+    taken, hits = _counts(scores, label_rows, positive, num_labels)
+    micro = 2 * hits.sum(axis=1) / (taken.sum(axis=1) + total)
+    pooled = int(micro.argmax())
+    gains = (2 * hits - micro[pooled] * taken) / (taken[pooled].sum() + total)
+    thresholds = np.full(num_labels, _CUTS[pooled], dtype=np.float32)
     own = num_positives >= MIN_POSITIVES
+    thresholds[own] = _CUTS[gains[:, own].argmax(axis=0)]
+    f1 = 2 * hits / np.maximum(taken + num_positives, 1)
+    gains += _MACRO_WEIGHT / np.count_nonzero(num_positives) * f1
     band_of = np.searchsorted(np.array(_BANDS), train_counts, side="right") - 1
-    pending = np.zeros(len(train_counts), dtype=np.bool_)
+    pending = np.zeros(num_labels, dtype=np.bool_)
     for band in range(len(_BANDS)):
         pending |= (band_of == band) & ~own
         if num_positives[pending].sum() >= _MIN_PAIRS:
-            thresholds[pending] = _best(pending, scores, label_rows, positive, num_positives)
+            thresholds[pending] = _CUTS[int(gains[:, pending].sum(axis=1).argmax())]
             pending[:] = False
     return thresholds
 
 
-def _best(
-    labels: NDArray[np.bool_],
+def _counts(
     scores: NDArray[np.float32],
     label_rows: NDArray[np.int64],
     positive: NDArray[np.bool_],
-    num_positives: NDArray[np.int64],
-) -> float:
-    """The best cut for the labels [L] of a band."""
-    of_band = labels[label_rows]
-    # Most pairs are far below the lowest cut.
-    of_band &= scores >= _CUTS[0]
-    scores, label_rows, positive = scores[of_band], label_rows[of_band], positive[of_band]
-    wanted = np.where(labels, num_positives, 0)
-    seen = wanted > 0
+    num_labels: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Pairs of each label at or above each cut, and the true ones among them, [K, L]."""
+    above = np.searchsorted(_CUTS, scores, side="right")
+    size = (len(_CUTS) + 1) * num_labels
+    keys = above * num_labels + label_rows
     found = []
-    for cut in _CUTS:
-        taken = scores >= cut
-        predicted = np.bincount(label_rows[taken], minlength=len(labels))
-        hits = np.bincount(label_rows[taken & positive], minlength=len(labels))
-        f1 = 2 * hits[seen] / (predicted[seen] + wanted[seen])
-        micro = 2 * int(hits.sum()) / (int(predicted.sum()) + int(wanted.sum()))
-        found.append(float(f1.mean()) + micro)
-    return float(_CUTS[int(np.argmax(found))])
+    for of in (keys, keys[positive]):
+        by_cut = np.bincount(of, minlength=size).reshape(-1, num_labels)
+        # A pair that is above k cuts is taken by each of them.
+        found.append(by_cut[::-1].cumsum(axis=0)[::-1][1:].astype(np.float64))
+    return found[0], found[1]
