@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.prepare import Ragged
 
@@ -41,7 +42,6 @@ def same_texts(arrays: Mapping[str, Ragged]) -> Ragged:
     return Ragged(np.argsort(texts, kind="stable").astype(np.int64), indptr)
 
 
-def first_of_each(texts: Ragged) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def first_of_each(texts: Ragged) -> NDArray[np.int64]:
     """The first product of each text, [T]."""
-    first: np.ndarray[tuple[int], np.dtype[np.int64]] = texts.values[texts.indptr[:-1]]
-    return first
+    return texts.values[texts.indptr[:-1]].astype(np.int64, copy=False)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.prepare import Ragged
@@ -35,6 +35,7 @@ def test_no_products() -> None:
     assert first_of_each(texts).tolist() == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 2), max_size=2), max_size=30))
 def test_every_product_is_in_one_text_with_its_like(rows: list[list[int]]) -> None:
     texts = same_texts({"title": ragged(*rows)})
