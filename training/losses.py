@@ -48,6 +48,8 @@ def attribute_loss(
     mask_rows: Tensor,
     positive_indptr: Tensor,
     positive_indices: Tensor,
+    *,
+    sparse_grad: bool = False,
 ) -> Tensor:
     """Label-masked binary cross-entropy (ave-label-masking, 4.2), mean over labelled products.
 
@@ -55,6 +57,7 @@ def attribute_loss(
         features: [B, D].
         mask_rows: [B], int64; -1: the product has no labels to learn from, so no loss.
         positive_indptr, positive_indices: the positive label rows as CSR, [B + 1] and [P], int64.
+        sparse_grad: give the head gradients of the rows alone that the masks let count.
     """
     losses = masked_bce(
         features,
@@ -66,5 +69,6 @@ def attribute_loss(
         positive_indptr,
         positive_indices,
         reduction="sum",
+        sparse_grad=sparse_grad,
     )
     return losses / (mask_rows >= 0).sum().clamp(min=1)

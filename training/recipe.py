@@ -183,7 +183,8 @@ class AveBertSettings:
         masking: the loss counts a product's relevant labels only; False: all labels.
         classifiers: one for all products, or one for each leaf or top category (department),
             with batches of one category each.
-        learning_rate, weight_decay: of all that is trained.
+        learning_rate, weight_decay: of all that is trained; several classifiers have no decay,
+            since it would move those that a batch is not of.
         thresholds: 0.5 for every label as in the paper, or per label, tuned on valid.
     """
 
@@ -198,6 +199,10 @@ class AveBertSettings:
     learning_rate: Rate = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     thresholds: Literal["half", "tuned"] = "half"
+
+    def __post_init__(self) -> None:
+        if self.classifiers != "one" and self.weight_decay:
+            raise ValueError(f"classifiers={self.classifiers} has no weight_decay: set it to 0")
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)

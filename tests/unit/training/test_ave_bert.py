@@ -155,3 +155,25 @@ def test_batches_of_one_classifier_have_one_category(recipe: Recipe) -> None:
     assert tops is not None
     assert set(tops.tolist()) == {0, 1}
     assert learner_of(recipe).groups is None
+
+
+def test_a_step_moves_the_classifier_of_its_batch_alone(recipe: Recipe) -> None:
+    """Nor do the moments of the steps before move the others."""
+    learner = learner_of(with_system(recipe, classifiers="leaf", gear="frozen"))
+    assert learner.groups is not None
+    head = learner.net.attribute
+    (optimizer,) = learner.optimizers()
+    group = np.unique(learner.groups)[:2]
+    for step in (0, 1, 0):
+        before = head.weight.detach().clone(), head.bias.detach().clone()
+        optimizer.zero_grad(set_to_none=True)
+        learner.loss_of(np.flatnonzero(learner.groups == group[step])[:4]).backward()
+        optimizer.step()
+        moved = (head.weight != before[0]).any(dim=1) | (head.bias != before[1])
+        owned = [learner._rows.all_of_group.row(row).tolist() for row in group]
+        assert set(moved.nonzero()[:, 0].tolist()) == set(owned[step])
+
+
+def test_several_classifiers_have_no_decay(recipe: Recipe) -> None:
+    with pytest.raises(ValueError, match="classifiers=leaf has no weight_decay"):
+        with_system(recipe, classifiers="leaf", weight_decay=0.01)
