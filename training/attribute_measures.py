@@ -22,6 +22,7 @@ from models.predict import CompiledMasks, predict
 from models.predictor import LabelScores
 from models.release import Release
 from training.data import LabelledProduct
+from training.encoded_batches import EncodedBatches
 from training.predictions import plan
 
 __all__ = ["FrequencyGroup", "attribute_measures", "scored_labels"]
@@ -44,6 +45,7 @@ def scored_labels(
     categories: Sequence[str],
     device: torch.device,
     *,
+    encoded: EncodedBatches | None = None,
     advance: Callable[[int], object] = lambda _: None,
 ) -> LabelScores:
     """Every relevant label of N products with its score, whatever the release's thresholds.
@@ -51,6 +53,7 @@ def scored_labels(
     Args:
         categories: whose relevant labels are scored, for each product; one that the taxonomy
             lacks has none.
+        encoded: what the releases before this one have encoded of the same products.
 
     Returns:
         CSR, within a product best first.
@@ -59,6 +62,8 @@ def scored_labels(
         raise ValueError(f"release {release.id} has no attribute model")
     nothing = np.zeros_like(release.label_thresholds)
     predictor = load_predictor(replace(release, label_thresholds=nothing), device, "float32")
+    if encoded is not None and predictor.attribute is not None:
+        predictor.attribute.encoder = encoded.around(release, predictor.attribute.encoder)
     masks = CompiledMasks(release.taxonomy, release.labels, device)
     position = {each: row for row, each in enumerate(release.taxonomy.categories)}
     given = np.array([position.get(each, -1) for each in categories], dtype=np.int64)
@@ -101,7 +106,7 @@ def attribute_measures(
     """Precision, recall and F1, micro and macro, P@k, and F1 by how often labels are trained.
 
     ``macro_f1`` is the mean of the labels' F1; ``macro_f1_of_means`` the harmonic mean of macro
-    precision and recall, which is what the paper's Table 4 prints. P@k is the mean, over products
+    precision and recall, which is what the paper's Table 4 prints; both of each group too. P@k is the mean, over products
     with a true label, of hits among the k best labels over k; no threshold cuts them.
 
     Args:
@@ -133,8 +138,7 @@ def attribute_measures(
         "macro_recall": _mean(recall[seen]),
         "macro_f1": _mean(f1[seen]),
     }
-    both = measures["macro_precision"], measures["macro_recall"]
-    measures["macro_f1_of_means"] = 2 * both[0] * both[1] / max(1e-12, sum(both))
+    measures["macro_f1_of_means"] = _of_means(precision[seen], recall[seen])
     rank = np.arange(len(found.rows)) - found.indptr[owner]
     has_labels = np.array([len(rows) > 0 for rows in true], dtype=bool)
     for k in _KS:
@@ -148,7 +152,15 @@ def attribute_measures(
         measures[f"{group.name}_labels"] = int(of_group.sum())
         measures[f"{group.name}_micro_f1"] = 2 * int(hits[of_group].sum()) / max(1, total)
         measures[f"{group.name}_macro_f1"] = _mean(f1[of_group])
+        measures[f"{group.name}_macro_f1_of_means"] = _of_means(
+            precision[of_group], recall[of_group]
+        )
     return measures
+
+
+def _of_means(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> float:
+    both = _mean(precision), _mean(recall)
+    return 2 * both[0] * both[1] / max(1e-12, sum(both))
 
 
 def _mean(values: NDArray[np.float64]) -> float:

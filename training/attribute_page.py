@@ -29,6 +29,8 @@ _PARTS = (
         ("P@1", "P@3", "P@5"),
     ),
 )
+# What gains are of, by group.
+_KINDS = ("micro_f1", "macro_f1_of_means", "macro_f1")
 _COLOUR, _PAPER = "#31688e", "#bbbbbb"
 
 
@@ -72,7 +74,13 @@ def _json(found: AttributeComparison) -> dict[str, Any]:
         "recipe": found.recipe,
         "command": found.command,
         "systems": rows,
-        "paper": {row.key: row.paper for row in found.table.rows},
+        "gains": {
+            group: dict(zip(_KINDS, gain, strict=True)) for group, gain in _gains(found).items()
+        },
+        "paper": {
+            "systems": {row.key: row.paper for row in found.table.rows},
+            "groups": {group.name: group.paper for group in found.table.groups},
+        },
     }
 
 
@@ -112,42 +120,49 @@ def _section(
 
 def _means(found: AttributeComparison) -> list[Section]:
     names = _names(found)
-    rows = [[names[key], _per_cent(of["macro_f1"])] for key, of in found.measures.items()]
-    return [Section("Macro F1 as the mean of the labels' F1", ["row", "macro F1"], rows)]
+    groups = found.table.groups
+    rows = []
+    for key, of in found.measures.items():
+        cells = [names[key], _per_cent(of["macro_f1"])]
+        cells += [_per_cent_of(of, group.name, "macro_f1") for group in groups]
+        rows.append(cells)
+    columns = ["row", "all labels", *(group.name for group in groups)]
+    return [Section("Macro F1 as the mean of the labels' F1", columns, rows)]
 
 
-def _gains(found: AttributeComparison) -> dict[str, tuple[float, float]]:
-    """Gain in micro and macro F1 of the best row over the baseline, by group, in points."""
+def _gains(found: AttributeComparison) -> dict[str, tuple[float, ...]]:
+    """Gains of the best row over the baseline in points, by group, of each of ``_KINDS``.
+
+    A group without labels has none.
+    """
     best = found.measures.get(found.table.best)
     base = found.measures.get(found.table.baseline)
     if best is None or base is None:
         return {}
     return {
-        group.name: (
-            100 * (best[f"{group.name}_micro_f1"] - base[f"{group.name}_micro_f1"]),
-            100 * (best[f"{group.name}_macro_f1"] - base[f"{group.name}_macro_f1"]),
-        )
-        for group in found.table.groups
+        name: tuple(100 * (best[f"{name}_{kind}"] - base[f"{name}_{kind}"]) for kind in _KINDS)
+        for name in (group.name for group in found.table.groups)
+        if best[f"{name}_labels"]
     }
 
 
-def _groups(found: AttributeComparison, gains: Mapping[str, tuple[float, float]]) -> list[Section]:
+def _groups(found: AttributeComparison, gains: Mapping[str, tuple[float, ...]]) -> list[Section]:
     best = found.measures.get(found.table.best)
     if best is None or not gains:
         return []
     columns = ["group", "trained at least", "labels", "paper"]
-    for name in ("micro F1", "gain", "macro F1", "gain"):
+    for name in ("micro F1", "gain", "macro F1 of P and R", "gain"):
         columns += [name, "paper"]
     rows = []
     for group in found.table.groups:
         num_labels, micro, micro_gain, macro, macro_gain = group.paper
-        ours = gains[group.name]
-        count = int(best[f"{group.name}_labels"])
-        cells = [group.name, f"{group.least:,}", f"{count:,}", f"{num_labels:,.0f}"]
-        cells += [_per_cent(best[f"{group.name}_micro_f1"]) if count else "-", f"{micro:.2f}"]
-        cells += [f"{ours[0]:+.2f}" if count else "-", f"{micro_gain:+.2f}"]
-        cells += [_per_cent(best[f"{group.name}_macro_f1"]) if count else "-", f"{macro:.2f}"]
-        cells += [f"{ours[1]:+.2f}" if count else "-", f"{macro_gain:+.2f}"]
+        ours = [f"{gain:+.2f}" for gain in gains.get(group.name, ())] or ["-"] * len(_KINDS)
+        cells = [group.name, f"{group.least:,}"]
+        cells += [f"{int(best[f'{group.name}_labels']):,}", f"{num_labels:,.0f}"]
+        cells += [_per_cent_of(best, group.name, _KINDS[0]), f"{micro:.2f}"]
+        cells += [ours[0], f"{micro_gain:+.2f}"]
+        cells += [_per_cent_of(best, group.name, _KINDS[1]), f"{macro:.2f}"]
+        cells += [ours[1], f"{macro_gain:+.2f}"]
         rows.append(cells)
     names = _names(found)
     heading = f"By frequency in training: {names[found.table.best]}"
@@ -176,7 +191,7 @@ def _plot_rows(found: AttributeComparison, path: Path) -> Path:
 
 
 def _plot_gains(
-    found: AttributeComparison, gains: Mapping[str, tuple[float, float]], path: Path
+    found: AttributeComparison, gains: Mapping[str, tuple[float, ...]], path: Path
 ) -> Path:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     places = np.arange(len(gains))
@@ -191,6 +206,11 @@ def _plot_gains(
         axes.grid(alpha=0.3, axis="y")
     figure.savefig(path, dpi=120)
     return path
+
+
+def _per_cent_of(measures: Mapping[str, float], group: str, kind: str) -> str:
+    """A dash for a group without labels: it has no share."""
+    return _per_cent(measures[f"{group}_{kind}"]) if measures[f"{group}_labels"] else "-"
 
 
 def _per_cent(share: float) -> str:

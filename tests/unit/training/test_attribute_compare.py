@@ -61,6 +61,15 @@ def test_a_whole_table(data: Path, recipe: Path, tmp_path: Path) -> None:
     systems = written["systems"]
     assert systems["bert"]["attribute_micro_f1_true_category"] == found.measures["bert"]["micro_f1"]
     assert "attribute_micro_f1" in systems["masking-predicted"]
+    # A small shop's labels are all rare; groups without labels have no gain.
+    bert = found.measures["bert"]
+    assert written["gains"] == {
+        "Rare": {
+            kind: pytest.approx(100 * (masking[f"Rare_{kind}"] - bert[f"Rare_{kind}"]))
+            for kind in ("micro_f1", "macro_f1_of_means", "macro_f1")
+        }
+    }
+    assert written["paper"]["groups"]["Rare"] == [5992, 53.85, 33.2, 33.19, 26.97]
     page = (out / "data-ave-label-masking.md").read_text()
     assert "cache=" not in page
     for part in (

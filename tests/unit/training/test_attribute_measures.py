@@ -51,6 +51,8 @@ def test_groups_by_frequency_in_training() -> None:
     assert found["often_micro_f1"] == 1
     assert found["rare_micro_f1"] == pytest.approx(2 * 1 / (2 + 2))
     assert found["rare_macro_f1"] == pytest.approx(1 / 3)
+    # Precision 1/2 and 0, recall 1 and 0.
+    assert found["rare_macro_f1_of_means"] == pytest.approx(2 * 0.25 * 0.5 / 0.75)
 
 
 def test_the_papers_macro_f1_is_that_of_its_means() -> None:
