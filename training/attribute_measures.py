@@ -106,8 +106,9 @@ def attribute_measures(
     """Precision, recall and F1, micro and macro, P@k, and F1 by how often labels are trained.
 
     ``macro_f1`` is the mean of the labels' F1; ``macro_f1_of_means`` the harmonic mean of macro
-    precision and recall, which is what the paper's Table 4 prints; both of each group too. P@k is the mean, over products
-    with a true label, of hits among the k best labels over k; no threshold cuts them.
+    precision and recall, which is what the paper's Table 4 prints; both of each group too. P@k is
+    the mean, over products with a true label, of hits among the k best labels over k; no threshold
+    cuts them.
 
     Args:
         found: every relevant label's score, within a product best first.
