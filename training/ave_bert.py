@@ -115,8 +115,7 @@ class AveBertSystem:
             self._settings,
             job.device,
             training_dtype(loop.precision, job.device),
-            # NCCL cannot average sparse gradients.
-            sparse=job.processes.count == 1 or job.device.type == "cpu",
+            sparse=job.processes.count == 1,
         )
         return self._learner
 
