@@ -20,6 +20,7 @@ from training.attribute_measures import FrequencyGroup, attribute_measures, scor
 from training.attribute_page import write_pages
 from training.attribute_table import AttributeComparison, Group, load_attribute_table
 from training.data import DataSet, LabelledProduct
+from training.encoded_batches import EncodedBatches
 from training.predictions import predict_products
 from training.prepared import sampled
 from training.processes import Processes, one_process
@@ -65,6 +66,7 @@ def compare_attributes(
         data=asked.data.name,
         split=asked.split,
         products=len(measuring.items),
+        trained=measuring.trained,
         measures=measures,
         recipe=used,
         command=asked.command(used, **own),
@@ -92,6 +94,9 @@ class _Measuring:
         ]
         trained = sampled(data, "train", recipe.limit, recipe.seed)
         self._train_counts = label_counts(trained, row_of)
+        num_products = data.count("train")
+        self.trained = min(num_products, recipe.limit or num_products)
+        self._encoded = EncodedBatches()
 
     def of(self, release_dir: Path, categories: Sequence[str]) -> dict[str, float]:
         """A release's measures, these categories given."""
@@ -99,7 +104,14 @@ class _Measuring:
         if release.labels != self._labels or release.label_thresholds is None:
             raise SortimentError(f"{release_dir} has other labels than the data's taxonomy")
         with tqdm(total=len(self.items), desc="measure", disable=not self._progress) as bar:
-            found = scored_labels(release, self.items, categories, self._device, advance=bar.update)
+            found = scored_labels(
+                release,
+                self.items,
+                categories,
+                self._device,
+                encoded=self._encoded,
+                advance=bar.update,
+            )
         return attribute_measures(
             found, self._true, release.label_thresholds, self._train_counts, self._groups
         )

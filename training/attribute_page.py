@@ -47,10 +47,10 @@ def write_pages(found: AttributeComparison, out: Path) -> None:
         [
             found.table.about + ".",
             "",
-            f"{found.products:,} products of {found.split}, recipe `{found.recipe}`. Figures in "
-            "per cent, the paper's in the column after each: those are of its own data, so rows "
-            "compare with rows. The true category is given and irrelevant labels are dropped in "
-            "every row.",
+            f"{found.trained:,} training products, {found.products:,} of {found.split}, recipe "
+            f"`{found.recipe}`. Figures in per cent, the paper's in the column after each: those "
+            "are of its own data, so rows compare with rows. The true category is given and "
+            "irrelevant labels are dropped in every row.",
         ],
         found.command,
         [*(_section(found, part) for part in _PARTS), *_means(found), *_groups(found, gains)],
@@ -71,6 +71,7 @@ def _json(found: AttributeComparison) -> dict[str, Any]:
         "data": found.data,
         "split": found.split,
         "products": found.products,
+        "trained": found.trained,
         "recipe": found.recipe,
         "command": found.command,
         "systems": rows,

@@ -57,13 +57,18 @@ class AttributeTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttributeComparison:
-    """What was measured: figures by row key, and what they were measured on."""
+    """What was measured: figures by row key, and what they were measured on.
+
+    Attributes:
+        products: of the split. trained: training products of every row.
+    """
 
     table: AttributeTable
     name: str
     data: str
     split: str
     products: int
+    trained: int
     measures: Mapping[str, Mapping[str, float]]
     recipe: str
     command: str

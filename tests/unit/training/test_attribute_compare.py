@@ -58,6 +58,8 @@ def test_a_whole_table(data: Path, recipe: Path, tmp_path: Path) -> None:
     written = json.loads((out / "data-ave-label-masking.json").read_text())
     assert written["hardware"] == "a small machine"
     assert "torch" in written["versions"]
+    counts = [sum(1 for _ in DataSet(data).products(split)) for split in ("train", "test")]
+    assert [written["trained"], written["products"]] == counts
     systems = written["systems"]
     assert systems["bert"]["attribute_micro_f1_true_category"] == found.measures["bert"]["micro_f1"]
     assert "attribute_micro_f1" in systems["masking-predicted"]
