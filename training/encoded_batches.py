@@ -61,5 +61,5 @@ def _digest(release: Release) -> str:
     for name, tensor in sorted(release.weights().items()):
         if not name.startswith(_ABOVE):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            digest.update(tensor.reshape(-1).contiguous().view(torch.uint8).numpy())
+            digest.update(tensor.reshape(-1).contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
