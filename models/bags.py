@@ -116,8 +116,11 @@ def without_some(hashed: Ragged, share: float) -> Ragged:
     return Ragged(hashed.values[kept], before[hashed.indptr])
 
 
-class HashedBag(nn.Module):
+class HashedBag(nn.EmbeddingBag):
     """``sum(weight[row] * w for row, w of the product)``.
+
+    An ``EmbeddingBag`` by its parameter and ``sparse``, which is how several processes know that
+    its gradients are of few rows.
 
     Args:
         std: of the first weights. The norm behind makes their scale free: it sets how far a step
@@ -129,12 +132,10 @@ class HashedBag(nn.Module):
     """
 
     def __init__(self, num_rows: int, dim: int, std: float = 0.2) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_rows, dim))
-        nn.init.normal_(self.weight, std=std)
-        self.sparse = True
+        first = nn.init.normal_(torch.empty(num_rows, dim), std=std)
+        super().__init__(num_rows, dim, mode="sum", sparse=True, _weight=first)
 
-    def forward(self, given: BagInput) -> Tensor:
+    def forward(self, given: BagInput) -> Tensor:  # type: ignore[override]
         """[B, D], float32."""
         summed: Tensor = _WeightedSum.apply(self.weight, *given, self.sparse)
         return summed
