@@ -302,10 +302,7 @@ def load_ave_bert(
     if config.classifiers != "one":
         num_rows = len(ClassifierRows(release.taxonomy, labels, config.classifiers, ()))
     net = AveBertNet(config, num_rows)
-    try:
-        net.load_state_dict(release.weights(), assign=True)
-    except RuntimeError as error:
-        raise ModelError(f"the weights of {release.id} do not fit its config: {error}") from error
+    release.fill(net)
     tokenizer = TextTokenizer(release.read(TOKENIZER_FILE), config.max_tokens)
     return predictor_of(
         net.to(device),

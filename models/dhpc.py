@@ -326,10 +326,7 @@ def load_dhpc(
     if categories is None or thresholds is None:
         raise ModelError(f"release {release.id}: a dhpc has categories, this one has none")
     net = DhpcNet(config, department_rows(release.taxonomy, categories))
-    try:
-        net.load_state_dict(release.weights(), assign=True)
-    except RuntimeError as error:
-        raise ModelError(f"the weights of {release.id} do not fit its config: {error}") from error
+    release.fill(net)
     tokenizer = SegmentTokenizer(
         release.read(TOKENIZER_FILE), config.max_tokens, letters=config.letters
     )

@@ -384,10 +384,7 @@ def load_flagship(
         departments=departments,
         num_labels=len(release.labels) if release.labels is not None else 0,
     )
-    try:
-        net.load_state_dict(release.weights(), assign=True)
-    except RuntimeError as error:
-        raise ModelError(f"the weights of {release.id} do not fit its config: {error}") from error
+    release.fill(net)
     tokenizer = None
     if config.encoder is not None:
         tokenizer = TextTokenizer(release.read(TOKENIZER_FILE), config.max_tokens)

@@ -28,9 +28,9 @@ import orjson
 import safetensors
 import safetensors.torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.errors import ProductError, ReleaseError, TaxonomyError
+from models.errors import ModelError, ProductError, ReleaseError, TaxonomyError
 from models.labels import LabelSpace
 from models.manifest import (
     MANIFEST,
@@ -123,6 +123,17 @@ class Release:
         if path not in self.files:
             raise ReleaseError(f"release {self.directory}: there is no {path}")
         return read_checked(self.directory, self.files[path])
+
+    def fill(self, net: nn.Module) -> None:
+        """Give a network the release's weights, which it takes over as they are.
+
+        Raises:
+            ModelError: they do not fit. ReleaseError: altered since, or not safetensors.
+        """
+        try:
+            net.load_state_dict(self.weights(), assign=True)
+        except RuntimeError as error:
+            raise ModelError(f"the weights of {self.id} do not fit its config: {error}") from error
 
     def weights(self) -> dict[str, Tensor]:
         """The weights by name, on the CPU; empty where the architecture has none.

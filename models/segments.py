@@ -17,13 +17,13 @@ from itertools import chain
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from torch import nn
 
 from models.encoders import TextEncoder
 from models.errors import ModelError
 from models.prepare import Prepared, Ragged
 from models.product import Product
+from models.tokens import open_tokenizer
 
 __all__ = [
     "INPUT_IDS",
@@ -83,14 +83,7 @@ class SegmentTokenizer:
         self.serialised = serialised
         self.max_tokens = max_tokens
         self.letters = letters
-        try:
-            self._tokenizer = Tokenizer.from_str(serialised.decode())
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ModelError(
-                f"tokenizer.json cannot be read ({error}); it must be a file of the tokenizers "
-                "library"
-            ) from error
-        self._tokenizer.no_padding()
+        self._tokenizer = open_tokenizer(serialised)
         self._tokenizer.no_truncation()
         signs = self._tokenizer.encode("").ids
         if len(signs) != 2:

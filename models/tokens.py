@@ -13,11 +13,27 @@ from models.errors import ModelError
 from models.prepare import Ragged
 from models.product import Product
 
-__all__ = ["TextTokenizer", "text_parts"]
+__all__ = ["TextTokenizer", "open_tokenizer", "text_parts"]
 
 # No vocabulary spends 16 characters a token over a whole text: what lies beyond is never read,
 # and a description of 20,000 characters would cost a hundred times its 64 tokens.
 _CHARS_PER_TOKEN = 16
+
+
+def open_tokenizer(serialised: bytes) -> Any:
+    """A ``tokenizer.json`` as the tokenizers library's ``Tokenizer``, without padding.
+
+    Raises:
+        ModelError: the file is not such a tokenizer.
+    """
+    try:
+        tokenizer = Tokenizer.from_str(serialised.decode())
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ModelError(
+            f"tokenizer.json cannot be read ({error}); it must be a file of the tokenizers library"
+        ) from error
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def text_parts(product: Product) -> tuple[str, str]:
@@ -55,14 +71,7 @@ class TextTokenizer:
             raise ValueError(f"max_tokens must be at least 8, got {max_tokens}")
         self.serialised = serialised
         self.max_tokens = max_tokens
-        try:
-            self._tokenizer: Any = Tokenizer.from_str(serialised.decode())
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ModelError(
-                f"tokenizer.json cannot be read ({error}); it must be a file of the tokenizers "
-                "library"
-            ) from error
-        self._tokenizer.no_padding()
+        self._tokenizer = open_tokenizer(serialised)
         self._tokenizer.enable_truncation(max_tokens, strategy="longest_first")
         self._tokenizer.encode_special_tokens = True
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from confluent_kafka import Producer
 from benchmarks.swaps.versions import announcement
 from tests.chaos.feed import Feed
 from tests.chaos.members import Journal, WorkerMember
+from tests.polling import until_blocking
 from tests.soak.plan import Kind
 from tests.streams import Place
 from worker.announcement import role_key
@@ -27,7 +28,6 @@ __all__ = ["Faults", "announce"]
 _BURST = 200
 _BURST_S = 0.5
 _SWAP_S = 120.0
-_LOOK_S = 0.25
 _ANNOUNCE_S = 60.0
 
 
@@ -121,13 +121,11 @@ class Faults:
         wanted = announce(
             self._cluster.bootstrap_servers, self._topics.control, next(self._versions)
         )
-        deadline_s = time.monotonic() + _SWAP_S
         for member in self._fleet:
-            while (active := _active(member)) != wanted:
-                if time.monotonic() > deadline_s:
-                    self._journal.odd(f"{member.name} serves {active}, not {wanted}")
-                    break
-                time.sleep(_LOOK_S)
+            try:
+                until_blocking(partial(_serves_not, wanted, member), _SWAP_S, "a swap")
+            except AssertionError as error:
+                self._journal.odd(str(error))
 
     def _burst(self) -> None:
         """Events that are no products, at once."""
@@ -144,9 +142,11 @@ class Faults:
             self.sent |= feed.result()
 
 
-def _active(member: WorkerMember) -> str | None:
+def _serves_not(wanted: str, member: WorkerMember) -> str | None:
+    """What a worker serves instead of the wanted release."""
     try:
         active = member.process.status()["release"]["active"]
     except LocalServiceError:
-        return None
-    return str(active["release"]) if active else None
+        return f"{member.name} does not answer"
+    serves = str(active["release"]) if active else None
+    return None if serves == wanted else f"{member.name} serves {serves}, not {wanted}"
