@@ -42,8 +42,10 @@ def plan_batches(costs: NDArray[np.int32], config: BatchingConfig) -> list[NDArr
         config: the bounds.
 
     Returns:
-        Row numbers of each batch, int64, dearest batch first. No batch is over a bound, unless a
-        single product is over ``max_batch_tokens``: it goes alone. Ties keep their order.
+        Row numbers of each batch, int64. No batch is over a bound, unless a single product is over
+        ``max_batch_tokens``: it goes alone. Ties keep their order. Each batch holds the first row
+        that no batch before it holds, so that each lets at least one product go on: results leave
+        in the order of the rows.
     """
     order = np.argsort(-costs.astype(np.int64), kind="stable").astype(np.int64, copy=False)
     batches: list[NDArray[np.int64]] = []
@@ -54,4 +56,4 @@ def plan_batches(costs: NDArray[np.int32], config: BatchingConfig) -> list[NDArr
         size = min(fits, config.max_batch_products)
         batches.append(order[start : start + size])
         start += size
-    return batches
+    return sorted(batches, key=lambda rows: int(rows.min()))

@@ -120,8 +120,8 @@ def write_page(text: str, *, command: str, broker: str, data: str, load_s: float
         f"metrics. Promised are at most {MAX_BEYOND_MS:g} ms beyond it. Memory: medians over the "
         f"same times as the ordinary gaps; promised is a growth of at most {MAX_GROWTH:.0%}. "
         "`most` counts two releases side by side.\n\n"
-        "In `model_windows` results wait for those before them in their partition, up to a whole "
-        "window of 2,000, with swaps or without.\n"
+        "Gaps are of the worker's outputs as a whole: one product's result waits for those before "
+        "it in its partition, up to a whole window, with swaps or without.\n"
     )
     return path
 

@@ -147,8 +147,7 @@ class Result:
 
 ROWS = (
     Row("noop", "no-op model", "noop", 100_000),
-    # A window of one batch: in a larger one, results wait for those before them in their
-    # partition, and gaps between outputs say more about that than about swaps.
+    # A window of one batch: the next one's products have the next release.
     Row(
         "model",
         "trained model, a window of one batch",

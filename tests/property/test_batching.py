@@ -34,19 +34,27 @@ def test_no_batch_is_over_a_bound_unless_one_product_is(costs, config):
 
 
 @given(costs_of, configs)
-def test_like_costs_come_together_dearest_first_and_ties_keep_their_order(costs, config):
-    batches = plan_batches(costs, config)
+def test_like_costs_come_together_and_ties_keep_their_order(costs, config):
+    batches = sorted(plan_batches(costs, config), key=lambda rows: (-costs[rows[0]], rows[0]))
     rows = [row for batch in batches for row in batch.tolist()]
     assert rows == sorted(range(len(costs)), key=lambda row: -int(costs[row]))
 
 
 @given(costs_of, configs)
-def test_no_two_neighbouring_batches_would_fit_into_one(costs, config):
-    batches = plan_batches(costs, config)
+def test_no_two_batches_of_neighbouring_costs_would_fit_into_one(costs, config):
+    batches = sorted(plan_batches(costs, config), key=lambda rows: (-costs[rows[0]], rows[0]))
     for first, second in pairwise(batches):
         together = int(costs[first].max()) * (len(first) + 1)
         assert len(first) == config.max_batch_products or together > config.max_batch_tokens
         assert len(second) >= 1
+
+
+@given(costs_of, configs)
+def test_each_batch_holds_the_first_row_that_still_waits(costs, config):
+    waiting = set(range(len(costs)))
+    for batch in plan_batches(costs, config):
+        assert min(waiting) in batch
+        waiting -= set(batch.tolist())
 
 
 @pytest.mark.parametrize("name", ["max_batch_tokens", "max_batch_products"])
