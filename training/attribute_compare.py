@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from models.errors import SortimentError
@@ -25,6 +26,7 @@ from training.predictions import predict_products
 from training.prepared import sampled
 from training.processes import Processes, one_process
 from training.recipe import Recipe
+from training.scored_answers import read_scored_labels
 from training.table_rows import Asked, chosen_rows, row_folder, row_recipe, train_row
 from training.targets import label_counts
 
@@ -32,24 +34,35 @@ __all__ = ["compare_attributes"]
 
 
 def compare_attributes(
-    asked: Asked, *, categories: str | None = None, say: Callable[[str], object] = print
+    asked: Asked,
+    *,
+    categories: str | None = None,
+    against: Sequence[Path] = (),
+    say: Callable[[str], object] = print,
 ) -> AttributeComparison:
     """Train (where that is not done yet) and measure rows; write Markdown, HTML, JSON and plots.
 
     Args:
         categories: address of a release; its predicted categories make one further row.
+        against: scored labels of rows that are not trained here (``training.scored_answers``);
+            a file's name without its endings is the row's key.
 
     Raises:
-        SortimentError: a row is unknown, cannot be trained, or ``out`` holds it by other settings.
+        SortimentError: a row is unknown, cannot be trained, or ``out`` holds it by other settings;
+            a file of ``against`` is no such row's, or cannot be read.
     """
     one_process("compare", "train each row with run under torchrun")
     table = load_attribute_table(asked.table)
     chosen = chosen_rows((row for row in table.rows if not row.elsewhere), asked.rows)
+    elsewhere = {path.name.partition(".")[0]: path for path in against}
+    chosen_rows((row for row in table.rows if row.elsewhere), list(elsewhere))
     used = asked.recipe or table.recipe
     made = {row.key: row_recipe(asked, used, row.key, row.settings) for row in chosen}
     # Settings of all rows are checked before the first is trained.
     measuring = _Measuring(made[chosen[0].key], asked.split, table.groups)
-    measures: dict[str, Mapping[str, float]] = {}
+    measures: dict[str, Mapping[str, float]] = {
+        key: measuring.read(path) for key, path in elsewhere.items()
+    }
     for row in chosen:
         say(f"row {row.key}: {row.name}")
         train_row(made[row.key], say)
@@ -60,6 +73,8 @@ def compare_attributes(
         best = row_folder(asked.out, table.best)
         measures[f"{table.best}-predicted"] = measuring.of(best, predicted)
         own["categories"] = Path(categories).name
+    if against:
+        own["against"] = ",".join(path.name for path in against)
     found = AttributeComparison(
         table=table,
         name=asked.table,
@@ -87,6 +102,7 @@ class _Measuring:
         self._progress = sys.stderr.isatty() if recipe.progress is None else recipe.progress
         self._cache = recipe.cache / "releases"
         self._groups = [FrequencyGroup(group.name, group.least) for group in groups]
+        self._taxonomy = data.taxonomy
         self._labels = LabelSpace(tuple(data.taxonomy.label_ids()))
         row_of = self._labels.row_of
         self._true = [
@@ -115,6 +131,12 @@ class _Measuring:
         return attribute_measures(
             found, self._true, release.label_thresholds, self._train_counts, self._groups
         )
+
+    def read(self, path: Path) -> dict[str, float]:
+        """Another system's measures, at 0.5 as in the paper."""
+        found = read_scored_labels(path, self.items, self._taxonomy)
+        half = np.full(len(self._labels), 0.5, dtype=np.float32)
+        return attribute_measures(found, self._true, half, self._train_counts, self._groups)
 
     def predicted(self, address: str) -> list[str]:
         """Categories that a release predicts."""

@@ -19,7 +19,9 @@ Own = Mapping[str, str]
 
 
 def _attributes(asked: Asked, own: Own) -> Measures:
-    found = compare_attributes(asked, categories=own.get("categories"), say=click.echo)
+    against = [Path(path) for path in own.get("against", "").split(",") if path]
+    categories = own.get("categories")
+    found = compare_attributes(asked, categories=categories, against=against, say=click.echo)
     shown = ("micro_f1", "macro_f1")
     return {key: {name: of[name] for name in shown} for key, of in found.measures.items()}
 
@@ -37,7 +39,7 @@ def _parts(asked: Asked, own: Own) -> Measures:
 
 # What compares, and settings that only tables of this kind have.
 _KINDS: Mapping[str, tuple[Callable[[Asked, Own], Measures], tuple[str, ...]]] = {
-    "attributes": (_attributes, ("categories",)),
+    "attributes": (_attributes, ("against", "categories")),
     "categories": (_categories, ()),
     "parts": (_parts, ("against",)),
 }
@@ -53,10 +55,11 @@ def compare_command(table: str, settings: tuple[str, ...]) -> None:
 
     data and out are folders; recipe=NAME takes another recipe than the table's, rows=a,b some
     rows only, split=valid another split; hardware=TEXT stands on the page. Tables of attributes:
-    categories=RELEASE adds a row with predicted categories. Tables of a system's parts:
-    against=FILE takes another system's predictions in, JSON lines of
-    {product_id, category, attributes}. Every other KEY=VALUE goes to the recipe of every row, as
-    in `run`:
+    categories=RELEASE adds a row with predicted categories, against=xr-linear.jsonl,... fills rows
+    that are not trained here, JSON lines of {product_id, attributes: [[name, value, score]]}.
+    Tables of a system's parts: against=FILE takes another system's predictions in, JSON lines of
+    {product_id, category, attributes: [[name, value]]}. Every other KEY=VALUE goes to the recipe
+    of every row, as in `run`:
 
         sortiment-train compare ave-label-masking data=DIR out=DIR recipe=ave-label-masking-cpu
     """

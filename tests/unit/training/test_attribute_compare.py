@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 import torch
 
@@ -89,6 +90,26 @@ def test_a_whole_table(data: Path, recipe: Path, tmp_path: Path) -> None:
     html = (out / "data-ave-label-masking.html").read_text()
     assert html.count("data:image/png;base64,") == 2
     assert "BERT with label masking" in html
+
+    # What another system says fills a row, and a perfect one scores so.
+    answers = out / "xr-linear.jsonl"
+    answers.write_bytes(
+        b"".join(
+            orjson.dumps(
+                {
+                    "product_id": item.product.product_id,
+                    "attributes": [[*label.split("="), 0.9] for label in item.label_ids],
+                }
+            )
+            + b"\n"
+            for item in DataSet(data).products("test")
+        )
+    )
+    filled = compare_attributes(replace(asked, rows=["masking"]), against=[answers])
+    assert filled.measures["xr-linear"]["micro_f1"] == 1
+    assert "against=xr-linear.jsonl" in filled.command
+    with pytest.raises(SortimentError, match="rows=masking: none of xr-linear"):
+        compare_attributes(asked, against=[out / "masking.jsonl"])
 
     # A second time nothing is trained, and the figures are the same.
     one = replace(asked, rows=["masking"])

@@ -15,7 +15,7 @@ from training.cli import cli
         (["flagship", "out=o"], "give data=DIR"),
         (["flagship", "rows=whole"], "give data=DIR. give out=DIR."),
         (["dhpc-amazon", "data=d", "out=o", "categories=x"], "categories: not for dhpc-amazon"),
-        (["ave-label-masking", "data=d", "out=o", "against=x"], "a table of attributes"),
+        (["dhpc-amazon", "data=d", "out=o", "against=x"], "a table of categories"),
         (["flagship", "data=d", "out=o", "categories=x"], "a table of parts"),
     ],
 )
