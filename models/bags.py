@@ -4,11 +4,13 @@ A bucket has a row of the table always, or only where a vocabulary of training p
 then what was seen once, which says nothing of the next product, costs no memory, and a row weighs
 as much as its n-gram is rare.
 
-Legend: B products, R rows of the table, D width, nnz ids of all products together.
+Legend: B products, M members, R rows of the table, D width of a member's embeddings, nnz ids of all
+products together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,15 +21,28 @@ from torch.nn import functional
 
 from models.prepare import Ragged
 
-__all__ = ["BagInput", "HashedBag", "Vocabulary", "mean_input", "without_some"]
+__all__ = ["BagInput", "HashedBag", "Vocabulary", "mean_input", "of_members", "without_some"]
 
 
 class BagInput(NamedTuple):
-    """Rows [nnz], where each product's begin [B], both int64, and their weights [nnz], float32."""
+    """Rows [nnz], where each product's begin [B], both int64, and their weights [nnz], float32.
+
+    All members read the same, unless ``of_members`` made it.
+    """
 
     rows: Tensor
     offsets: Tensor
     weights: Tensor
+    is_shared: bool = True
+
+
+def of_members(given: Sequence[BagInput]) -> BagInput:
+    """What each member reads: M * B bags, a member's products together, of a table's R * M rows."""
+    members = len(given)
+    rows = torch.cat([each.rows * members + member for member, each in enumerate(given)])
+    starts = np.cumsum([0, *(len(each.rows) for each in given)]).tolist()
+    offsets = torch.cat([each.offsets + start for each, start in zip(given, starts, strict=False)])
+    return BagInput(rows, offsets, torch.cat([each.weights for each in given]), is_shared=False)
 
 
 class Vocabulary(nn.Module):
@@ -131,14 +146,26 @@ class HashedBag(nn.EmbeddingBag):
             know them.
     """
 
-    def __init__(self, num_rows: int, dim: int, std: float = 0.2) -> None:
-        first = nn.init.normal_(torch.empty(num_rows, dim), std=std)
-        super().__init__(num_rows, dim, mode="sum", sparse=True, _weight=first)
+    def __init__(self, num_rows: int, dim: int, std: float = 0.2, members: int = 1) -> None:
+        # A row's embeddings of all members lie side by side.
+        first = nn.init.normal_(torch.empty(num_rows * members, dim), std=std)
+        super().__init__(len(first), dim, mode="sum", sparse=True, _weight=first)
+        self.members = members
 
     def forward(self, given: BagInput) -> Tensor:  # type: ignore[override]
-        """[B, D], float32."""
-        summed: Tensor = _WeightedSum.apply(self.weight, *given, self.sparse)
-        return summed
+        """[B, M, D], float32."""
+        rows, offsets, weights, is_shared = given
+        if is_shared and not torch.is_grad_enabled():
+            # One row of all members is read at once.
+            table = self.weight.view(-1, self.members * self.embedding_dim)
+            summed = functional.embedding_bag(
+                rows, table, offsets, mode="sum", per_sample_weights=weights
+            )
+            return summed.view(-1, self.members, self.embedding_dim)
+        if is_shared:
+            rows, offsets, weights, _ = of_members([given] * self.members)
+        apart: Tensor = _WeightedSum.apply(self.weight, rows, offsets, weights, self.sparse)
+        return apart.view(self.members, -1, self.embedding_dim).transpose(0, 1)
 
 
 class _WeightedSum(torch.autograd.Function):

@@ -32,6 +32,7 @@ from models.hashing import HashingConfig, hash_fields
 from models.heads import AttributeHead, CascadeHead
 from models.labels import LabelSpace
 from models.masked_attributes import MaskedAttributes
+from models.members import joined
 from models.mixing import CategoryTold, FeatureMixer
 from models.predict import leaf_rows
 from models.predictor import CategoryScores, Encoder, LabelScores, Predictor
@@ -80,7 +81,8 @@ class FlagshipConfig:
         hashing: of all fields, or of the title where ``rest_hashing`` is given.
         rest_hashing: of bullets and description, which then have a bag of their own.
         bullets_hashing: of bullets, where they are not the rest's but have a bag of their own.
-        bag_dim: width of a hashed bag's embeddings.
+        members: networks side by side, whose mean answers.
+        bag_dim: width of a hashed bag's embeddings, of each member.
         bag_rows, rest_rows, bullets_rows: rows of the tables where a vocabulary says which buckets
             have one; None: every bucket has.
         hidden: whether a hidden layer lies before the heads.
@@ -92,6 +94,7 @@ class FlagshipConfig:
     hashing: HashingConfig = field(default_factory=HashingConfig)
     max_tokens: int = 96
     bag_dim: int = 128
+    members: int = 1
     rest_hashing: HashingConfig | None = None
     bullets_hashing: HashingConfig | None = None
     bag_rows: int | None = None
@@ -101,10 +104,10 @@ class FlagshipConfig:
     category_dim: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 8 or self.bag_dim < 1 or self.category_dim < 0:
+        if self.max_tokens < 8 or min(self.bag_dim, self.members) < 1 or self.category_dim < 0:
             raise ValueError(
-                f"max_tokens must be at least 8, bag_dim 1 and category_dim 0, got "
-                f"{self.max_tokens}, {self.bag_dim}, {self.category_dim}"
+                f"max_tokens must be at least 8, bag_dim and members 1 and category_dim 0, got "
+                f"{self.max_tokens}, {self.bag_dim}, {self.members}, {self.category_dim}"
             )
         if self.bullets_hashing is not None and self.rest_hashing is None:
             raise ValueError("bullets have a bag of their own only where the rest has one")
@@ -240,14 +243,15 @@ class FlagshipNet(nn.Module):
             hidden=config.hidden,
             dropout=dropout,
             bag_std=_STD if config.bag_rows is None else _STD_OF_KNOWN,
+            members=config.members,
         )
-        width = self.mixer.num_features
-        self.category = CascadeHead(width, departments) if departments else None
+        members, width = config.members, self.mixer.num_features
+        self.category = CascadeHead(members * width, departments) if departments else None
         self.told: CategoryTold | None = None
         if num_labels and departments and config.category_dim:
-            self.told = CategoryTold(width, len(departments), config.category_dim)
+            self.told = CategoryTold(width, len(departments), config.category_dim, members)
             width = self.told.num_features
-        self.attribute = AttributeHead(width, num_labels) if num_labels else None
+        self.attribute = AttributeHead(members * width, num_labels) if num_labels else None
 
     def bag_inputs(self, arrays: Mapping[str, Ragged], device: torch.device) -> list[BagInput]:
         """What each bag sums, of a batch's hashed ids."""
@@ -266,7 +270,7 @@ class _BatchEncoder:
 
     @torch.inference_mode()
     def encode(self, batch: Prepared) -> Tensor:
-        """Features [B, D], float32."""
+        """Features [B, M, D], float32."""
         encoder = self._net.encoder
         encoded = None
         if encoder is not None:
@@ -295,14 +299,14 @@ class _Categories:
         self.thresholds = thresholds
 
     def score_categories(self, features: Tensor, top_k: int) -> CategoryScores:
-        return self._head.best(features, top_k)
+        return self._head.best(joined(features), top_k)
 
 
-class _ToldAttributes:
-    """Scores labels by features that are told the category."""
+class _Attributes:
+    """Scores labels by members' features, which may be told the category."""
 
     def __init__(
-        self, told: CategoryTold, attributes: MaskedAttributes, leaf_of: NDArray[np.int64]
+        self, told: CategoryTold | None, attributes: MaskedAttributes, leaf_of: NDArray[np.int64]
     ) -> None:
         self._told = told
         self._attributes = attributes
@@ -319,9 +323,10 @@ class _ToldAttributes:
         mask_rows: NDArray[np.int64],
         category_rows: NDArray[np.int64],
     ) -> LabelScores:
-        leaves = np.where(category_rows < 0, -1, self._leaf_of[category_rows])
-        told = self._told(features, torch.from_numpy(leaves).to(features.device))
-        return self._attributes.score_labels(told, masks, mask_rows, category_rows)
+        if self._told is not None:
+            leaves = np.where(category_rows < 0, -1, self._leaf_of[category_rows])
+            features = self._told(features, torch.from_numpy(leaves).to(features.device))
+        return self._attributes.score_labels(joined(features), masks, mask_rows, category_rows)
 
 
 def predictor_of(
@@ -347,17 +352,19 @@ def predictor_of(
     device = next(net.parameters()).device
     encoder = _BatchEncoder(net, device)
     category: _Categories | None = None
-    attribute: MaskedAttributes | _ToldAttributes | None = None
+    attribute: _Attributes | None = None
     if net.category is not None and categories is not None and category_thresholds is not None:
         category = _Categories(net.category, encoder, categories, category_thresholds)
     if net.attribute is not None and labels is not None and label_thresholds is not None:
-        attribute = MaskedAttributes(net.attribute, encoder, labels, label_thresholds)
+        leaf_of = np.empty(0, dtype=np.int64)
         if net.told is not None:
             if taxonomy is None or categories is None:
                 raise ValueError("an attribute head that is told the category needs the taxonomy")
             leaf_of = np.full(len(taxonomy.categories), -1, dtype=np.int64)
             leaf_of[leaf_rows(taxonomy, categories)] = np.arange(len(categories))
-            attribute = _ToldAttributes(net.told, attribute, leaf_of)
+        attribute = _Attributes(
+            net.told, MaskedAttributes(net.attribute, encoder, labels, label_thresholds), leaf_of
+        )
     return Predictor(preparer, category, attribute)
 
 

@@ -1,6 +1,7 @@
 """What lies between the parts of a flagship that read a product and its heads.
 
-Legend: B products, E encoder features, D features, K width of a category's embedding.
+Legend: B products, M members, E encoder features, D features of a member, K width of a category's
+embedding.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.bags import BagInput, HashedBag
+from models.members import MemberLinear
 
 __all__ = ["CategoryTold", "FeatureMixer"]
 
@@ -17,7 +19,8 @@ __all__ = ["CategoryTold", "FeatureMixer"]
 class FeatureMixer(nn.Module):
     """Encoder features and hashed bags to the features that all heads read.
 
-    Each part has a norm of its own; the hidden layer adds what the parts say together::
+    Each part has a norm of its own; the hidden layer adds what the parts say together, in each
+    member by itself::
 
         x = concat(norm(encoded), norm(bag), norm(rest), norm(bullets))
         features = x + gelu(W x + b)
@@ -25,6 +28,7 @@ class FeatureMixer(nn.Module):
     Args:
         encoder_features: E; 0: there is no encoder.
         bag_rows, rest_rows, bullets_rows: of the tables; 0: there is no such bag.
+        bag_dim: of each member.
         hidden: whether there is a hidden layer.
         dropout: share of features left out in training, before and within the hidden layer.
         bag_std: of the tables' first weights.
@@ -41,18 +45,24 @@ class FeatureMixer(nn.Module):
         bullets_rows: int = 0,
         dropout: float = 0.0,
         bag_std: float = 0.2,
+        members: int = 1,
     ) -> None:
         super().__init__()
+        self.members = members
         self.norm = nn.LayerNorm(encoder_features) if encoder_features else None
-        self.bag = HashedBag(bag_rows, bag_dim, bag_std)
+        self.bag = HashedBag(bag_rows, bag_dim, bag_std, members)
         self.bag_norm = nn.LayerNorm(bag_dim)
-        self.rest_bag = HashedBag(rest_rows, bag_dim, bag_std) if rest_rows else None
+        self.rest_bag = HashedBag(rest_rows, bag_dim, bag_std, members) if rest_rows else None
         self.rest_norm = nn.LayerNorm(bag_dim) if rest_rows else None
-        self.bullets_bag = HashedBag(bullets_rows, bag_dim, bag_std) if bullets_rows else None
+        self.bullets_bag = (
+            HashedBag(bullets_rows, bag_dim, bag_std, members) if bullets_rows else None
+        )
         self.bullets_norm = nn.LayerNorm(bag_dim) if bullets_rows else None
         self.dropout = dropout
         self.num_features = encoder_features + bag_dim * len(self.bags)
-        self.hidden = nn.Linear(self.num_features, self.num_features) if hidden else None
+        self.hidden: MemberLinear | None = None
+        if hidden:
+            self.hidden = MemberLinear(members, self.num_features, self.num_features)
 
     @property
     def bags(self) -> tuple[HashedBag, ...]:
@@ -61,15 +71,15 @@ class FeatureMixer(nn.Module):
         return tuple(bag for bag in bags if bag is not None)
 
     def forward(self, encoded: Tensor | None, *given: BagInput) -> Tensor:
-        """Features [B, D] of encoded [B, E] (None without an encoder) and an input a bag."""
+        """Features [B, M, D] of encoded [B, E] (None without an encoder) and an input a bag."""
         parts = []
         if self.norm is not None and encoded is not None:
-            parts.append(self.norm(encoded))
+            parts.append(self.norm(encoded).unsqueeze(1).expand(-1, self.members, -1))
         norms = (self.bag_norm, self.rest_norm, self.bullets_norm)
         present = (norm for norm in norms if norm is not None)
         for bag, norm, of_bag in zip(self.bags, present, given, strict=True):
             parts.append(norm(bag(of_bag)))
-        features = self._dropped(torch.cat(parts, dim=1))
+        features = self._dropped(torch.cat(parts, dim=2))
         if self.hidden is None:
             return features
         return features + self._dropped(functional.gelu(self.hidden(features)))
@@ -87,17 +97,19 @@ class CategoryTold(nn.Module):
 
     Args:
         num_categories: rows of the category label space.
+        dim: of each member's embedding.
     """
 
-    def __init__(self, num_features: int, num_categories: int, dim: int) -> None:
+    def __init__(self, num_features: int, num_categories: int, dim: int, members: int = 1) -> None:
         super().__init__()
         # Row 0 stands for no category, and stays zero.
-        self.embedding = nn.Embedding(num_categories + 1, dim, padding_idx=0)
-        self.hidden = nn.Linear(num_features + dim, num_features)
+        self.embedding = nn.Embedding(num_categories + 1, members * dim, padding_idx=0)
+        self.hidden = MemberLinear(members, num_features + dim, num_features)
+        self.members = members
         self.num_features = num_features + dim
 
     def forward(self, features: Tensor, category_rows: Tensor) -> Tensor:
-        """[B, D + K] of features [B, D] and category rows [B], int64, -1: none."""
-        told = self.embedding(category_rows + 1)
-        both = torch.cat([features, told], dim=1)
-        return torch.cat([features + functional.gelu(self.hidden(both)), told], dim=1)
+        """[B, M, D + K] of features [B, M, D] and category rows [B], int64, -1: none."""
+        told = self.embedding(category_rows + 1).view(len(category_rows), self.members, -1)
+        both = torch.cat([features, told], dim=2)
+        return torch.cat([features + functional.gelu(self.hidden(both)), told], dim=2)

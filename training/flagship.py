@@ -129,6 +129,7 @@ class FlagshipSystem:
             hashing=hashings[0],
             max_tokens=settings.max_tokens,
             bag_dim=settings.bag_dim,
+            members=settings.members,
             rest_hashing=hashings[1] if len(hashings) > 1 else None,
             bag_rows=rows[0] if rows else None,
             bullets_hashing=hashings[2] if len(hashings) > 2 else None,

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kernels import masked_scores
-from models.bags import without_some
+from models.bags import BagInput, of_members, without_some
 from models.device_masks import DeviceMasks
 from models.flagship import INPUT_IDS, FlagshipNet
 from models.labels import Masks
+from models.members import joined
 from models.prepare import Prepared, Ragged
 from training.encoding import encode_batch, layers_above
 from training.losses import attribute_loss, cascade_loss
@@ -52,7 +53,7 @@ class Scored:
 
     Args:
         department_logits: [N, P]; leaf_logits: [N, C]; both None without a category head.
-        features: [N, D], float32.
+        features: [N, M, D], float32.
     """
 
     department_logits: Tensor | None
@@ -149,10 +150,9 @@ class FlagshipLearner:
         return [torch.optim.AdamW(groups, fused=fused), of_bags]
 
     def features(self, split: Split, rows: NDArray[np.int64]) -> Tensor:
-        """Features [B, D] of rows of a split; in training some n-grams are left out."""
-        share = self._ngram_dropout if self.net.mixer.training else 0.0
-        arrays: dict[str, Ragged] = {
-            name: without_some(ragged.take(rows), share)
+        """Features [B, M, D] of rows of a split; in training some n-grams are left out."""
+        arrays = {
+            name: ragged.take(rows)
             for name, ragged in split.prepared.arrays.items()
             if name != INPUT_IDS
         }
@@ -162,8 +162,21 @@ class FlagshipLearner:
         elif self.net.encoder is not None:
             tokens = split.prepared.arrays[INPUT_IDS].take(rows)
             encoded = encode_batch(self.net.encoder, tokens, self.device, self._dtype)
-        features: Tensor = self.net.mixer(encoded, *self.net.bag_inputs(arrays, self.device))
+        features: Tensor = self.net.mixer(encoded, *self._bag_inputs(arrays))
         return features
+
+    def _bag_inputs(self, arrays: Mapping[str, Ragged]) -> list[BagInput]:
+        mixer, share = self.net.mixer, self._ngram_dropout
+        if not (mixer.training and share):
+            return self.net.bag_inputs(arrays, self.device)
+        # Each member leaves out others: they are to err apart.
+        of_each = [
+            self.net.bag_inputs(
+                {name: without_some(hashed, share) for name, hashed in arrays.items()}, self.device
+            )
+            for _ in range(mixer.members)
+        ]
+        return [of_members(of_bag) for of_bag in zip(*of_each, strict=True)]
 
     def loss_of(self, rows: NDArray[np.int64]) -> Tensor:
         """Category loss plus weighted attribute loss of training rows [B], products or texts."""
@@ -201,13 +214,13 @@ class FlagshipLearner:
             of_rows = self.features(split, rows)
             features.append(of_rows.cpu())
             if self.net.category is not None:
-                of_departments, of_leaves = self.net.category.logits(of_rows)
+                of_departments, of_leaves = self.net.category.logits(joined(of_rows))
                 department.append(of_departments.cpu())
                 leaf.append(of_leaves.cpu())
         return Scored(
             torch.cat(department) if department else None,
             torch.cat(leaf) if leaf else None,
-            torch.cat(features) if features else torch.empty(0, self.net.mixer.num_features),
+            torch.cat(features) if features else self.features(split, np.empty(0, dtype=np.int64)),
         )
 
     @torch.inference_mode()
@@ -219,7 +232,7 @@ class FlagshipLearner:
         if head is None:
             raise ValueError("there is no attribute head to score labels with")
         indptr, scores = masked_scores(
-            self._told(features.to(self.device), mask_rows),
+            joined(self._told(features.to(self.device), mask_rows)),
             head.weight,
             head.bias,
             self._masks.indptr,

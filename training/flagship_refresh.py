@@ -68,10 +68,10 @@ class RefreshedFlagship(FlagshipSystem):
 
         def encode(products: Sequence[Product]) -> Tensor:
             prepared = self.preparer.prepare(products)
-            features = torch.empty(len(products), net.mixer.num_features)
+            features = torch.empty(len(products), config.members * net.mixer.num_features)
             for rows in plan(prepared.costs):
                 taken = reading.encode(prepared.take(rows))
-                features[torch.from_numpy(rows)] = taken.float()
+                features[torch.from_numpy(rows)] = taken.float().flatten(1)
             return features
 
         changes = _changes(release, taxonomy, self.categories.ids, self.labels.ids)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from models.flagship import TOKENIZER_FILE, FlagshipConfig, FlagshipPreparer, predictor_of
 from models.labels import LabelSpace
 from models.loading import make_examples
+from models.members import joined
 from models.product import Product
 from models.release import write_release
 from models.taxonomy import Taxonomy
@@ -114,7 +115,7 @@ def _categories(
             on_cpu, scored.department_logits, scored.leaf_logits, torch.from_numpy(true)
         )
     )
-    found = on_cpu.best(scored.features, 1)
+    found = on_cpu.best(joined(scored.features), 1)
     head.to(learner.device)
     best, scores = found.rows[:, 0], found.scores[:, 0]
     departments = [fitted.taxonomy.department_of(leaf) for leaf in fitted.categories.ids]

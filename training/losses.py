@@ -9,6 +9,7 @@ from torch.nn import functional
 from kernels import masked_bce
 from models.device_masks import DeviceMasks
 from models.heads import AttributeHead, CascadeHead
+from models.members import member_logits
 
 __all__ = ["attribute_loss", "cascade_loss"]
 
@@ -25,7 +26,7 @@ def cascade_loss(
     and one over the leaves of the true department. Temperatures are 1 in training.
 
     Args:
-        features: [B, D].
+        features: [B, M, D] of M members, each with a loss of its own: their mean.
         leaf_rows: [B], int64; -1: the product has no leaf and no loss.
         leaf_offsets: [C], added to the leaf logits in training only: with ``t * log(share of the
             leaf)`` rare leaves are not held back by being rare (Menon et al. 2021, equation 10).
@@ -33,7 +34,9 @@ def cascade_loss(
     Returns:
         A scalar; 0 where no product has a leaf.
     """
-    department, leaf = head.logits(features)
+    department = member_logits(head.department, features)
+    leaf = member_logits(head.leaf, features)
+    leaf_rows = leaf_rows.repeat(features.shape[1])
     ones = torch.ones(2, device=features.device)
     leaf = leaf.float() if leaf_offsets is None else leaf.float() + leaf_offsets
     log_scores = head.log_scores_from(department.float(), leaf, ones)
@@ -54,21 +57,32 @@ def attribute_loss(
     """Label-masked binary cross-entropy (ave-label-masking, 4.2), mean over labelled products.
 
     Args:
-        features: [B, D].
+        features: [B, D]; or [B, M, D] of M members, each with a loss of its own: their mean.
         mask_rows: [B], int64; -1: the product has no labels to learn from, so no loss.
         positive_indptr, positive_indices: the positive label rows as CSR, [B + 1] and [P], int64.
         sparse_grad: give the head gradients of the rows alone that the masks let count.
     """
-    losses = masked_bce(
-        features,
-        head.weight,
-        head.bias,
-        masks.indptr,
-        masks.indices,
-        mask_rows,
-        positive_indptr,
-        positive_indices,
-        reduction="sum",
-        sparse_grad=sparse_grad,
-    )
-    return losses / (mask_rows >= 0).sum().clamp(min=1)
+    each: list[tuple[Tensor, Tensor]] = [(features, head.weight)]
+    if features.dim() == 3:
+        weights = head.weight.view(-1, *features.shape[1:])
+        # A product reads rows that lie together.
+        each = [
+            (x.contiguous(), w.contiguous())
+            for x, w in zip(features.unbind(1), weights.unbind(1), strict=True)
+        ]
+    losses = [
+        masked_bce(
+            of_member,
+            weight,
+            head.bias,
+            masks.indptr,
+            masks.indices,
+            mask_rows,
+            positive_indptr,
+            positive_indices,
+            reduction="sum",
+            sparse_grad=sparse_grad,
+        )
+        for of_member, weight in each
+    ]
+    return torch.stack(losses).mean() / (mask_rows >= 0).sum().clamp(min=1)

@@ -124,6 +124,7 @@ class FlagshipSettings:
         gear: ``frozen`` trains mixer and heads on cached features, ``finetune`` all.
         layer_pooling: of every other layer's CLS state and the last one's.
         hash_buckets, bag_dim: of the bag of hashed words and n-grams.
+        members: networks side by side, whose mean answers; each has ``bag_dim``.
         word_pairs: neighbouring words are hashed as one too.
         views: ``one`` bag for all fields; ``two``: the title's, and one of bullets and
             description; ``three``: title's, description's and bullets'.
@@ -153,6 +154,7 @@ class FlagshipSettings:
     layer_pooling: Literal["concat", "mean"] = "concat"
     hash_buckets: Annotated[int, Field(ge=1, le=2**31)] = 2**18
     bag_dim: Count = 128
+    members: Count = 1
     word_pairs: bool = False
     views: Literal["one", "two", "three"] = "one"
     title_ngrams: tuple[NgramLength, ...] = (2, 3, 4)

@@ -29,6 +29,7 @@ WIDE = {
     "min_count": 2,
     "hidden": True,
     "category_dim": 4,
+    "members": 2,
     "label_thresholds": "bands",
 }
 

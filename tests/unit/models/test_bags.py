@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models.bags import BagInput, HashedBag, Vocabulary, mean_input, without_some
+from models.bags import BagInput, HashedBag, Vocabulary, mean_input, of_members, without_some
 from models.prepare import Ragged
 
 CPU = torch.device("cpu")
@@ -47,8 +47,8 @@ def test_without_a_vocabulary_a_bag_is_a_mean() -> None:
     torch.manual_seed(0)
     bag = HashedBag(10, 3)
     found = bag(mean_input(PRODUCTS, CPU))
-    torch.testing.assert_close(found[0], bag.weight[[3, 7]].mean(dim=0))
-    assert found[1].tolist() == [0, 0, 0]
+    torch.testing.assert_close(found[0, 0], bag.weight[[3, 7]].mean(dim=0))
+    assert found[1].tolist() == [[0, 0, 0]]
 
 
 @pytest.mark.parametrize("sparse", [True, False])
@@ -59,12 +59,12 @@ def test_gradients_are_those_of_a_plain_sum(sparse: bool) -> None:
     rows = torch.tensor([5, 0, 5, 2, 2])
     given = BagInput(rows, torch.tensor([0, 2, 2, 3]), torch.rand(5))
     grad = torch.rand(4, 4)
-    bag(given).backward(grad)
+    bag(given).backward(grad[:, None])
     twin = bag.weight.detach().clone().requires_grad_()
     weighted = functional.embedding(rows, twin) * given.weights[:, None]
     owners = torch.tensor([0, 0, 2, 3, 3])
     wanted = torch.zeros(4, 4).index_add(0, owners, weighted)
-    torch.testing.assert_close(bag(given), wanted)
+    torch.testing.assert_close(bag(given)[:, 0], wanted)
     wanted.backward(grad)
     found = bag.weight.grad
     assert found is not None
@@ -92,3 +92,29 @@ def test_some_ids_are_left_out() -> None:
     assert 300 < thin.lengths[0] < 400
     assert set(thin.values[: thin.lengths[0]].tolist()) < set(range(500))
     assert without_some(whole, 0) is whole
+
+
+def test_members_read_rows_of_their_own() -> None:
+    torch.manual_seed(3)
+    bag = HashedBag(6, 4, members=2)
+    first = BagInput(torch.tensor([5, 0, 2]), torch.tensor([0, 2]), torch.rand(3))
+    second = BagInput(torch.tensor([1, 5]), torch.tensor([0, 1]), torch.rand(2))
+    found = bag(of_members([first, second]))
+    assert found.shape == (2, 2, 4)
+    table = bag.weight.view(6, 2, 4)
+    torch.testing.assert_close(found[1, 0], first.weights[2] * table[2, 0])
+    torch.testing.assert_close(found[1, 1], second.weights[1] * table[5, 1])
+    found[:, 1].sum().backward()
+    grad = bag.weight.grad
+    assert grad is not None
+    assert grad.to_dense().view(6, 2, 4)[:, 0].abs().sum() == 0
+
+
+def test_what_is_shared_is_read_alike_with_and_without_gradients() -> None:
+    torch.manual_seed(3)
+    bag = HashedBag(6, 4, members=3)
+    given = BagInput(torch.tensor([5, 0, 2]), torch.tensor([0, 0, 2]), torch.rand(3))
+    with torch.no_grad():
+        found = bag(given)
+    torch.testing.assert_close(found, bag(given))
+    torch.testing.assert_close(found, bag(of_members([given] * 3)))

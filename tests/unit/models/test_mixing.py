@@ -17,12 +17,12 @@ def test_each_part_may_be_absent() -> None:
     encoded = torch.rand(1, 6)
     whole = FeatureMixer(encoder_features=6, bag_rows=5, rest_rows=7, bag_dim=4, hidden=True)
     assert whole.num_features == 14
-    assert whole(encoded, bag_input(1, 4), bag_input(6)).shape == (1, 14)
+    assert whole(encoded, bag_input(1, 4), bag_input(6)).shape == (1, 1, 14)
     assert len(whole.bags) == 2
     wide = FeatureMixer(encoder_features=0, bag_rows=5, rest_rows=0, bag_dim=4, hidden=False)
     assert wide.num_features == 4
     found = wide(None, bag_input(1, 4))
-    torch.testing.assert_close(found, wide.bag_norm(wide.bag.weight[[1, 4]].mean(0)[None]))
+    torch.testing.assert_close(found[0], wide.bag_norm(wide.bag.weight[[1, 4]].mean(0)[None]))
 
 
 def test_a_hidden_layer_adds_to_what_it_reads() -> None:
@@ -50,9 +50,42 @@ def test_features_are_dropped_in_training_only() -> None:
 def test_a_category_is_told() -> None:
     torch.manual_seed(0)
     told = CategoryTold(4, num_categories=3, dim=2)
-    features = torch.rand(1, 4).expand(3, 4)
+    features = torch.rand(1, 1, 4).expand(3, 1, 4)
     found = told(features, torch.tensor([0, 2, -1]))
-    assert found.shape == (3, told.num_features)
+    assert found.shape == (3, 1, told.num_features)
+    found = found[:, 0]
     assert not torch.equal(found[0], found[1])
     assert found[2, 4:].tolist() == [0, 0]
     torch.testing.assert_close(found[1, 4:], told.embedding.weight[3])
+
+
+def test_members_do_not_meet() -> None:
+    torch.manual_seed(0)
+    mixer = FeatureMixer(
+        encoder_features=3, bag_rows=5, rest_rows=7, bag_dim=4, hidden=True, members=2
+    )
+    told = CategoryTold(mixer.num_features, num_categories=3, dim=2, members=2)
+    given = torch.rand(1, 3), bag_input(1, 4), bag_input(6)
+
+    def features() -> torch.Tensor:
+        found: torch.Tensor = told(mixer(*given), torch.tensor([1]))
+        return found
+
+    before = features()
+    assert before.shape == (1, 2, told.num_features)
+    assert not torch.equal(before[:, 0], before[:, 1])
+    assert mixer.hidden is not None
+    halves = (
+        mixer.bag.weight[1::2],
+        mixer.rest_bag.weight[1::2] if mixer.rest_bag is not None else None,
+        mixer.hidden.weight[mixer.num_features :],
+        told.hidden.weight[mixer.num_features :],
+        told.embedding.weight[:, 2:],
+    )
+    with torch.no_grad():
+        for half in halves:
+            assert half is not None
+            half.add_(1)
+    after = features()
+    torch.testing.assert_close(after[:, 0], before[:, 0])
+    assert not torch.allclose(after[:, 1], before[:, 1])

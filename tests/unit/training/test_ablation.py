@@ -16,6 +16,7 @@ from training.table_rows import Asked
 FAST = [
     "system.bag_dim=8",
     "system.category_dim=2",
+    "system.members=2",
     "train.epochs=6",
     "train.batch_size=32",
     "train.min_steps=0",

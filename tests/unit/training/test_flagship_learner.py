@@ -107,9 +107,14 @@ def test_measures(net: FlagshipNet) -> None:
 
 
 def wide(**settings: Any) -> FlagshipLearner:
-    """No encoder; the attribute head is told the category."""
+    """No encoder; two members; the attribute head is told the category."""
     config = FlagshipConfig(
-        encoder=None, hashing=HashingConfig(buckets=7), bag_dim=4, hidden=True, category_dim=2
+        encoder=None,
+        hashing=HashingConfig(buckets=7),
+        bag_dim=4,
+        hidden=True,
+        category_dim=2,
+        members=2,
     )
     net = FlagshipNet(config, departments=[0, 1], num_labels=3)
     return FlagshipLearner(net, split(), split(), RATES, torch.device("cpu"), **settings)
@@ -157,3 +162,19 @@ def test_a_text_that_is_read_once_weighs_as_all_its_products() -> None:
     torch.testing.assert_close(
         same.loss_of(np.array([0])), each.loss_of(np.array([0, 1])), rtol=1e-6, atol=0
     )
+
+
+def test_members_leave_out_different_ngrams() -> None:
+    torch.manual_seed(4)
+    learner = wide(ngram_dropout=0.5)
+    hashed = Ragged(np.arange(7, dtype=np.int32), np.array([0, 7]))
+    (thin,) = learner._bag_inputs({HASHED_IDS: hashed})
+    ends = thin.offsets[1]
+    members = thin.rows[:ends], thin.rows[ends:]
+    assert [sorted({int(row) % 2 for row in rows}) for rows in members] == [[0], [1]]
+    first, second = ({int(row) // 2 for row in rows} for rows in members)
+    assert first != second
+    learner.model.eval()
+    (whole,) = learner._bag_inputs({HASHED_IDS: hashed})
+    assert whole.is_shared
+    assert whole.rows.tolist() == list(range(7))

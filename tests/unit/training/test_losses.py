@@ -20,7 +20,7 @@ def test_cascade_loss_is_a_cross_entropy_by_level() -> None:
         + functional.cross_entropy(leaf[:1, :2], torch.tensor([1]))
         + functional.cross_entropy(department[1:2], torch.tensor([1]))
     ) / 2
-    found = cascade_loss(head, features, torch.tensor([1, 2, -1]))
+    found = cascade_loss(head, features[:, None], torch.tensor([1, 2, -1]))
     torch.testing.assert_close(found, wanted)
 
 
@@ -32,13 +32,13 @@ def test_offsets_are_added_to_leaves() -> None:
     wanted = functional.cross_entropy(department, torch.tensor([0])) + functional.cross_entropy(
         leaf[:, :2] + offsets[:2], torch.tensor([0])
     )
-    found = cascade_loss(head, features, torch.tensor([0]), offsets)
+    found = cascade_loss(head, features[:, None], torch.tensor([0]), offsets)
     torch.testing.assert_close(found, wanted)
 
 
 def test_no_leaf_no_loss() -> None:
     head = CascadeHead(3, [0, 0, 1])
-    assert cascade_loss(head, torch.randn(2, 3), torch.tensor([-1, -1])).item() == 0
+    assert cascade_loss(head, torch.randn(2, 1, 3), torch.tensor([-1, -1])).item() == 0
 
 
 def test_attribute_loss_is_masked_and_over_labelled_products() -> None:
@@ -63,3 +63,37 @@ def test_attribute_loss_is_masked_and_over_labelled_products() -> None:
         picked, torch.tensor([0.0, 1.0, 1.0]), reduction="sum"
     )
     torch.testing.assert_close(found, wanted / 2)
+
+
+def test_each_member_has_a_loss_of_its_own() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(2, 3, 4)
+    leaves, labelled = torch.tensor([1, 0]), torch.tensor([0, -1])
+    positives = torch.tensor([0, 1, 1]), torch.tensor([3])
+    masks = DeviceMasks.from_masks(
+        Masks.from_rows([np.array([1, 3], dtype=np.uint32)], 4), torch.device("cpu")
+    )
+    category, attribute = CascadeHead(12, [0, 1]), AttributeHead(12, 4)
+    of_leaves, of_labels = [], []
+    for member in range(3):
+        own, own_labels = CascadeHead(4, [0, 1]), AttributeHead(4, 4)
+        columns = slice(4 * member, 4 * member + 4)
+        with torch.no_grad():
+            for mine, whole in (
+                (own.department, category.department),
+                (own.leaf, category.leaf),
+                (own_labels, attribute),
+            ):
+                mine.weight.copy_(whole.weight[:, columns])
+                mine.bias.copy_(whole.bias)
+        of_leaves.append(cascade_loss(own, features[:, member : member + 1], leaves))
+        of_labels.append(
+            attribute_loss(own_labels, features[:, member], masks, labelled, *positives)
+        )
+    torch.testing.assert_close(
+        cascade_loss(category, features, leaves), torch.stack(of_leaves).mean()
+    )
+    torch.testing.assert_close(
+        attribute_loss(attribute, features, masks, labelled, *positives),
+        torch.stack(of_labels).mean(),
+    )

@@ -185,6 +185,7 @@ def wide(first: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         bag_dim=16,
         hidden=True,
         category_dim=4,
+        members=2,
         rates=Rates(heads=1e-2, bag=5e-2),
     )
     out = tmp_path_factory.mktemp("wide") / "release"
