@@ -140,6 +140,7 @@ class HashedBag(nn.EmbeddingBag):
     Args:
         std: of the first weights. The norm behind makes their scale free: it sets how far a step
             of the optimiser moves one, so what a rare row has learned stands out of its noise.
+        members: M; each has a table of its own.
 
     Attributes:
         sparse: gradients are of touched rows only, each once and in order, for optimisers that

@@ -10,7 +10,7 @@ n-grams what its vocabulary has no pieces for, and a memory of names. All feed t
 encoder, the second bag (bullets and description, apart from the title), the third (bullets apart
 from both), the hidden layer and the category that attributes are told may each be absent.
 
-Legend: B products, T tokens, E encoder features, D features.
+Legend: B products, T tokens, M members, E encoder features, D features of a member.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Several small networks in one: trained each by itself, asked as one.
+"""Several small networks in one: each has a loss of its own, and their mean answers.
 
-Members begin apart and stay so: none has a part in another's loss. What they say together errs less
-than a single network of their width (deep ensembles; Lakshminarayanan et al. 2017), and costs as
-much: a table holds a row of all of them side by side, and a head reads them in one product.
+Deep ensembles (Lakshminarayanan et al. 2017, 2.4) within one network: members begin at different
+weights and share none but an encoder, the scales of norms and the biases of heads. Served they cost
+what one network of their common width costs: a table holds the rows of all of them side by side,
+and a head reads them in one product. What they are worth: docs/results/mwpd-flagship.md.
 
 Legend: B products, M members, D features of each.
 """

@@ -30,6 +30,7 @@ class FeatureMixer(nn.Module):
         bag_rows, rest_rows, bullets_rows: of the tables; 0: there is no such bag.
         bag_dim: of each member.
         hidden: whether there is a hidden layer.
+        members: M.
         dropout: share of features left out in training, before and within the hidden layer.
         bag_std: of the tables' first weights.
     """

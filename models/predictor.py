@@ -59,7 +59,7 @@ class Encoder(Protocol):
     """Arrays to features, on the model's device."""
 
     def encode(self, batch: Prepared) -> Tensor:
-        """Features [B, D] of the batch's products, in its order."""
+        """Features [B, ...] of the batch's products, in its order, as the heads read them."""
         ...
 
 
@@ -92,7 +92,7 @@ class AttributeModel(Protocol):
         """Labels at or above their thresholds.
 
         Args:
-            features: [B, D].
+            features: [B, ...], from the encoder.
             masks: relevant labels per mask row, on the features' device.
             mask_rows: [B], int64, the mask row of each product's category; -1: no labels.
             category_rows: [B], int64, that category's position in ``Taxonomy.categories``; -1:

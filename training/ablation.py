@@ -18,6 +18,7 @@ from tqdm import tqdm
 from models.errors import SortimentError
 from models.loading import load_predictor
 from models.release import read_release
+from models.taxonomy import label_id
 from training.ablation_page import write_page
 from training.ablation_table import Ablation, load_ablation_table
 from training.data import DataSet, LabelledProduct
@@ -179,7 +180,7 @@ class _Measuring:
         answers = [rows[item.product.product_id] for item in self.items]
         labels = None
         if self._labels:
-            labels = [["=".join(pair) for pair in each["attributes"]] for each in answers]
+            labels = [[label_id(*pair) for pair in each["attributes"]] for each in answers]
         return _Answers([each["category"] for each in answers], labels)
 
     def figures(self, answers: _Answers) -> list[Figures]:

@@ -54,8 +54,9 @@ def compare_attributes(
     one_process("compare", "train each row with run under torchrun")
     table = load_attribute_table(asked.table)
     chosen = chosen_rows((row for row in table.rows if not row.elsewhere), asked.rows)
-    elsewhere = {path.name.partition(".")[0]: path for path in against}
-    chosen_rows((row for row in table.rows if row.elsewhere), list(elsewhere))
+    keys = [path.name.partition(".")[0] for path in against]
+    chosen_rows((row for row in table.rows if row.elsewhere), keys, "against")
+    elsewhere = dict(zip(keys, against, strict=True))
     used = asked.recipe or table.recipe
     made = {row.key: row_recipe(asked, used, row.key, row.settings) for row in chosen}
     # Settings of all rows are checked before the first is trained.

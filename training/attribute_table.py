@@ -22,7 +22,8 @@ class AttributeRow:
     """A row: ``settings`` on top of the table's recipe, and the paper's figures in per cent.
 
     Attributes:
-        elsewhere: the row is not trained here; only the paper's figures are shown.
+        elsewhere: the row is not trained here: ``compare`` is given its scores, or it shows the
+            paper's figures alone.
         paper: ``micro`` and ``macro`` (precision, recall, F1) and ``at`` (P@1, 3, 5).
     """
 

@@ -220,14 +220,16 @@ class FlagshipLearner:
         return Scored(
             torch.cat(department) if department else None,
             torch.cat(leaf) if leaf else None,
-            torch.cat(features) if features else self.features(split, np.empty(0, dtype=np.int64)),
+            torch.cat(features)
+            if features
+            else self.features(split, np.empty(0, dtype=np.int64)).cpu(),
         )
 
     @torch.inference_mode()
     def label_scores(
         self, features: Tensor, mask_rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Every relevant label's score, as CSR: indptr [N + 1], label rows [M], scores [M]."""
+        """Every relevant label's score, as CSR: indptr [N + 1], label rows and scores [nnz]."""
         head = self.net.attribute
         if head is None:
             raise ValueError("there is no attribute head to score labels with")
@@ -303,7 +305,7 @@ def _log_shares(leaves: NDArray[np.int64], num_leaves: int) -> Tensor:
 def positive_labels(
     indptr: NDArray[np.int64], label_rows: NDArray[np.int64], targets: Targets, num_labels: int
 ) -> NDArray[np.bool_]:
-    """Which scored (product, label) pairs are true, [M]."""
+    """Which scored (product, label) pairs are true, [nnz]."""
     owner = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
     positives = targets.positives
     true_owner = np.repeat(np.arange(len(positives)), positives.lengths)

@@ -63,7 +63,9 @@ def attribute_loss(
         sparse_grad: give the head gradients of the rows alone that the masks let count.
     """
     each: list[tuple[Tensor, Tensor]] = [(features, head.weight)]
-    if features.dim() == 3:
+    if features.dim() == 3 and features.shape[1] == 1:
+        each = [(features[:, 0], head.weight)]
+    elif features.dim() == 3:
         weights = head.weight.view(-1, *features.shape[1:])
         # A product reads rows that lie together.
         each = [

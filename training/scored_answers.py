@@ -6,13 +6,14 @@ import gzip
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
 
 from models.errors import SortimentError
 from models.predictor import LabelScores
-from models.taxonomy import Taxonomy
+from models.taxonomy import Taxonomy, label_id
 from training.data import LabelledProduct
 
 __all__ = ["read_scored_labels"]
@@ -31,12 +32,14 @@ def read_scored_labels(
         CSR; rows stand in the order of ``taxonomy.label_ids()``.
 
     Raises:
-        SortimentError: the file is of another form, or lacks a product.
+        SortimentError: the file cannot be read, is of another form, or lacks a product.
     """
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rb") as file:
             answers = {row["product_id"]: _scores(row["attributes"]) for row in map(_line, file)}
+    except (EOFError, OSError) as error:
+        raise SortimentError(f"{path} cannot be read: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise SortimentError(
             f"{path}: give JSON lines of product_id and attributes [[name, value, score], ...]: "
@@ -69,11 +72,11 @@ def read_scored_labels(
     )
 
 
-def _line(line: bytes) -> Mapping[str, Sequence[Sequence[str]]]:
-    row: Mapping[str, Sequence[Sequence[str]]] = orjson.loads(line)
+def _line(line: bytes) -> Mapping[str, Any]:
+    row: Mapping[str, Any] = orjson.loads(line)
     return row
 
 
-def _scores(attributes: Sequence[Sequence[str]]) -> Mapping[str, float]:
+def _scores(attributes: Sequence[tuple[str, str, float]]) -> Mapping[str, float]:
     """By label id; of one that is given twice the last counts."""
-    return {f"{name}={value}": float(score) for name, value, score in attributes}
+    return {label_id(name, value): float(score) for name, value, score in attributes}

@@ -105,16 +105,22 @@ def read_table(name: str, kind: str | None = None) -> dict[str, Any]:
     return raw
 
 
-def chosen_rows(rows: Iterable[Row], keys: Sequence[str]) -> list[Row]:
+def chosen_rows(rows: Iterable[Row], keys: Sequence[str], said: str = "rows") -> list[Row]:
     """The rows of these keys, in the table's order; all of them for none.
 
+    Args:
+        said: the setting that names the keys.
+
     Raises:
-        SortimentError: a key is no row's.
+        SortimentError: a key is no row's, or stands twice.
     """
     by_key = {row.key: row for row in rows}
     unknown = sorted(set(keys) - by_key.keys())
     if unknown:
-        raise SortimentError(f"rows={','.join(unknown)}: none of {', '.join(by_key)}")
+        raise SortimentError(f"{said}={','.join(unknown)}: none of {', '.join(by_key)}")
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise SortimentError(f"{said}: {', '.join(twice)} stands there twice")
     return [row for key, row in by_key.items() if not keys or key in keys]
 
 

@@ -35,7 +35,7 @@ class BatchingConfig:
 
 
 def plan_batches(costs: NDArray[np.int32], config: BatchingConfig) -> list[NDArray[np.int64]]:
-    """Every product in exactly one batch, those of like cost together.
+    """Every product of a window for one release in exactly one batch, those of like cost together.
 
     Args:
         costs: [N], int32, at least 1 each.

@@ -4,8 +4,8 @@ Run in an environment of its own (``requirements.txt`` beside this file); it imp
 Sortiment. Title, bullets and description as one text; TF-IDF of words 1 to 2 and characters 2 to 4,
 each half scaled to length one; PIFA clusters. Attributes: labels that are irrelevant to the true
 category are discarded, and the one threshold is the best for micro F1 on valid; with ``--scores``
-none is cut and each stands with its score. ``--limit`` takes the training products that a recipe
-with this ``limit`` and ``seed`` takes.
+the relevant ones of the 100 best stand with their scores, none cut. ``--limit`` takes the training
+products that a recipe with this ``limit`` and ``seed`` takes.
 
     python benchmarks/pecos/xr_linear.py DATA OUT.jsonl [--threads 1] [--scores] [--limit N]
 """
@@ -50,6 +50,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def text_of(row: dict[str, Any]) -> str:
+    """A product's fields as one text."""
     return " ".join([row["title"], *row["bullets"], row["description"]]).lower()
 
 

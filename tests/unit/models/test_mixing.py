@@ -89,3 +89,29 @@ def test_members_do_not_meet() -> None:
     after = features()
     torch.testing.assert_close(after[:, 0], before[:, 0])
     assert not torch.allclose(after[:, 1], before[:, 1])
+
+
+def test_members_share_the_scales_of_norms_alone() -> None:
+    torch.manual_seed(0)
+    mixer = FeatureMixer(
+        encoder_features=3, bag_rows=5, rest_rows=7, bag_dim=4, hidden=True, members=2
+    )
+    given = torch.rand(1, 3), bag_input(1, 4), bag_input(6)
+    grads = []
+    for member in range(2):
+        mixer.zero_grad()
+        mixer(*given)[:, member].square().sum().backward()
+        grads.append(
+            {
+                name: parameter.grad.to_dense() != 0
+                for name, parameter in mixer.named_parameters()
+                if parameter.grad is not None
+            }
+        )
+    shared = {name for name, moved in grads[0].items() if bool((moved & grads[1][name]).any())}
+    assert shared == {
+        f"{norm}.{part}"
+        for norm in ("norm", "bag_norm", "rest_norm")
+        for part in ("weight", "bias")
+    }
+    assert {"bag.weight", "rest_bag.weight", "hidden.weight", "hidden.bias"} <= grads[0].keys()

@@ -108,8 +108,10 @@ def test_a_whole_table(data: Path, recipe: Path, tmp_path: Path) -> None:
     filled = compare_attributes(replace(asked, rows=["masking"]), against=[answers])
     assert filled.measures["xr-linear"]["micro_f1"] == 1
     assert "against=xr-linear.jsonl" in filled.command
-    with pytest.raises(SortimentError, match="rows=masking: none of xr-linear"):
+    with pytest.raises(SortimentError, match="against=masking: none of xr-linear"):
         compare_attributes(asked, against=[out / "masking.jsonl"])
+    with pytest.raises(SortimentError, match="against: xr-linear stands there twice"):
+        compare_attributes(asked, against=[answers, out / "few" / "xr-linear.jsonl.gz"])
 
     # A second time nothing is trained, and the figures are the same.
     one = replace(asked, rows=["masking"])

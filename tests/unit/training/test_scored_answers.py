@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import SortimentError
+from models.taxonomy import label_id
 from tests.tiny_shop import write_shop
 from training.data import DataSet
 from training.scored_answers import read_scored_labels
@@ -36,6 +37,29 @@ def test_relevant_labels_best_first(data: DataSet, tmp_path: Path) -> None:
     label_ids = data.taxonomy.label_ids()
     assert [label_ids[row] for row in found.rows[:2]] == ["Color=blue", "Color=red"]
     assert found.scores[:2].tolist() == pytest.approx([1, 0.2])
+
+
+def test_attributes_are_named_as_the_taxonomy_names_them(tmp_path: Path) -> None:
+    folder = write_shop(tmp_path / "data")
+    for path in folder.iterdir():
+        text = gzip.decompress(path.read_bytes()).decode()
+        path.write_bytes(gzip.compress(text.replace('"Color"', '"Color=%"').encode()))
+    data = DataSet(folder)
+    items = list(data.products("test"))
+    path = tmp_path / "answers.jsonl"
+    path.write_text(lines(data, [["Color=%", "red", 0.2]]))
+    found = read_scored_labels(path, items, data.taxonomy)
+    assert len(found.rows) == len(items)
+    assert {data.taxonomy.label_ids()[row] for row in found.rows} == {label_id("Color=%", "red")}
+
+
+def test_files_that_cannot_be_read(data: DataSet, tmp_path: Path) -> None:
+    items = list(data.products("test"))
+    cut = tmp_path / "cut.jsonl.gz"
+    cut.write_bytes(gzip.compress(lines(data, []).encode())[:-12])
+    for path in (cut, tmp_path / "missing.jsonl"):
+        with pytest.raises(SortimentError, match=rf"{path.name} cannot be read"):
+            read_scored_labels(path, items, data.taxonomy)
 
 
 def test_files_of_another_form(data: DataSet, tmp_path: Path) -> None:
