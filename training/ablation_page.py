@@ -83,7 +83,7 @@ def _rows(found: Ablation) -> Section:
     if elsewhere:
         rows.append([found.table.elsewhere_name, *(f"{each:.3f}" for each in elsewhere), ""])
     columns = ["row", *(_SHOWN[each] for each in measures), "products/s, measured twice over"]
-    note = "Speed: one core, other work beside it; attributes are scored for both categories."
+    note = "Speed: on the hardware above; attributes are scored for both categories."
     return Section("Rows", columns, rows, note)
 
 
