@@ -25,9 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.device_masks import DeviceMasks
-from models.encoders import EncoderConfig, TextEncoder, fast_dtype
+from models.encoders import EncoderConfig, TextEncoder, fast_dtype, pad
 from models.errors import ModelError
-from models.flagship import INPUT_IDS, TOKENIZER_FILE, pad
 from models.heads import AttributeHead
 from models.labels import LabelSpace, Masks
 from models.masked_attributes import MaskedAttributes
@@ -36,7 +35,7 @@ from models.prepare import Prepared, Ragged
 from models.product import Product
 from models.release import Release
 from models.taxonomy import Taxonomy, compile_masks
-from models.tokens import TextTokenizer
+from models.tokens import INPUT_IDS, TOKENIZER_FILE, TextTokenizer
 
 __all__ = [
     "AveBertConfig",

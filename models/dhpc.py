@@ -26,17 +26,17 @@ from torch import Tensor, nn
 
 from models.cascade import CascadeOutputs, cascade_outputs
 from models.dhpc_head import ClassifierHead
-from models.encoders import EncoderConfig, TextEncoder, fast_dtype
+from models.encoders import EncoderConfig, TextEncoder, fast_dtype, pad
 from models.errors import ModelError
-from models.flagship import TOKENIZER_FILE, pad
 from models.heads import best_rows
 from models.labels import LabelSpace
 from models.pooled_views import PooledViews
 from models.predictor import CategoryScores, Encoder, Predictor
 from models.prepare import Prepared
 from models.release import Release
-from models.segments import INPUT_IDS, SEGMENT_IDS, SegmentPreparer, SegmentTokenizer
+from models.segments import SEGMENT_IDS, SegmentPreparer, SegmentTokenizer
 from models.taxonomy import Taxonomy
+from models.tokens import INPUT_IDS, TOKENIZER_FILE
 
 __all__ = [
     "DEPARTMENT",

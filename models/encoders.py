@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from models.errors import ModelError
+from models.prepare import Ragged
 
 __all__ = [
     "EncoderConfig",
@@ -24,6 +26,7 @@ __all__ = [
     "fast_dtype",
     "last_layers",
     "load_pretrained",
+    "pad",
     "pooled_states",
 ]
 
@@ -276,3 +279,13 @@ def _drop_unused(model: Any) -> None:
     """BERT's pooler reads only the last CLS state, and nothing here reads the pooler."""
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
+
+
+def pad(tokens: Ragged, pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids [B, T] and attention mask [B, T], int64, T the longest row (at least 1)."""
+    lengths = tokens.lengths
+    longest = max(1, int(lengths.max(initial=0)))
+    real = np.arange(longest) < lengths[:, None]
+    padded = np.full(real.shape, pad_id, dtype=np.int64)
+    padded[real] = tokens.values
+    return torch.from_numpy(padded), torch.from_numpy(real.astype(np.int64))

@@ -26,9 +26,10 @@ from torch import Tensor, nn
 
 from models.bags import BagInput, Vocabulary, mean_input
 from models.device_masks import DeviceMasks
-from models.encoders import EncoderConfig, TextEncoder, fast_dtype
+from models.encoders import EncoderConfig, TextEncoder, fast_dtype, pad
 from models.errors import ModelError
-from models.hashing import HashingConfig, hash_fields
+from models.flagship_preparer import BAG_IDS, FlagshipPreparer
+from models.hashing import HashingConfig
 from models.heads import AttributeHead, CascadeHead
 from models.labels import LabelSpace
 from models.masked_attributes import MaskedAttributes
@@ -37,34 +38,16 @@ from models.mixing import CategoryTold, FeatureMixer
 from models.predict import leaf_rows
 from models.predictor import CategoryScores, Encoder, LabelScores, Predictor
 from models.prepare import Prepared, Ragged
-from models.product import Product
 from models.release import Release
 from models.taxonomy import Taxonomy
-from models.tokens import TextTokenizer
+from models.tokens import INPUT_IDS, TOKENIZER_FILE, TextTokenizer
 
 __all__ = [
-    "BULLETS_IDS",
-    "HASHED_IDS",
-    "INPUT_IDS",
-    "REST_IDS",
-    "TOKENIZER_FILE",
     "FlagshipConfig",
     "FlagshipNet",
-    "FlagshipPreparer",
     "load_flagship",
-    "pad",
     "predictor_of",
 ]
-
-INPUT_IDS = "input_ids"
-HASHED_IDS = "hashed_ids"
-REST_IDS = "rest_ids"
-BULLETS_IDS = "bullets_ids"
-_BAG_IDS = (HASHED_IDS, REST_IDS, BULLETS_IDS)
-TOKENIZER_FILE = "tokenizer.json"
-
-# Ids of a bag that cost what a token of a small encoder costs: the unit of a batch's budget.
-_IDS_PER_TOKEN = 16
 
 # First weights of a bag's table. On 20,000 of market's products 0.02 in place of 0.2 gave 1.5
 # points of accuracy and 3.5 of macro F1 where a vocabulary keeps the rare n-grams apart.
@@ -161,57 +144,6 @@ class FlagshipConfig:
 _OWN_JSON = ("encoder", "hashing", "rest_hashing", "bullets_hashing")
 
 
-class FlagshipPreparer:
-    """Products to token ids and hashed ids; a product costs its tokens.
-
-    Args:
-        tokenizer: None: there is no encoder, and a product costs what its hashed ids cost.
-        rest_hashing: of bullets and description, where they have a bag of their own.
-        bullets_hashing: of bullets, where they have one of theirs.
-    """
-
-    def __init__(
-        self,
-        tokenizer: TextTokenizer | None,
-        hashing: HashingConfig,
-        rest_hashing: HashingConfig | None = None,
-        bullets_hashing: HashingConfig | None = None,
-    ) -> None:
-        self.tokenizer = tokenizer
-        self.hashing = hashing
-        self.rest_hashing = rest_hashing
-        self.bullets_hashing = bullets_hashing
-
-    def prepare(self, products: Sequence[Product]) -> Prepared:
-        """Arrays ``input_ids``, ``hashed_ids``, ``rest_ids``, ``bullets_ids``, int32, a row each.
-
-        Those that the model does not read are not there.
-        """
-        arrays: dict[str, Ragged] = {}
-        if self.tokenizer is not None:
-            arrays[INPUT_IDS] = self.tokenizer.encode(products)
-        if self.rest_hashing is None:
-            fields = [(p.title, " ".join(p.bullets), p.description) for p in products]
-            arrays[HASHED_IDS] = hash_fields(fields, self.hashing)
-        else:
-            arrays[HASHED_IDS] = hash_fields([(p.title,) for p in products], self.hashing)
-            bullets = [" ".join(p.bullets) for p in products]
-            if self.bullets_hashing is None:
-                rest = list(zip(bullets, (p.description for p in products), strict=True))
-                arrays[REST_IDS] = hash_fields(rest, self.rest_hashing)
-            else:
-                arrays[REST_IDS] = hash_fields(
-                    [(p.description,) for p in products], self.rest_hashing
-                )
-                arrays[BULLETS_IDS] = hash_fields([(b,) for b in bullets], self.bullets_hashing)
-        if self.tokenizer is not None:
-            costs = arrays[INPUT_IDS].lengths
-        else:
-            hashed = np.stack([ids.lengths for ids in arrays.values()])
-            costs = hashed.sum(axis=0) // _IDS_PER_TOKEN
-        return Prepared(arrays, np.maximum(costs, 1).astype(np.int32))
-
-
 class FlagshipNet(nn.Module):
     """Encoder, vocabularies, mixer and heads; either head may be absent, not both."""
 
@@ -255,7 +187,7 @@ class FlagshipNet(nn.Module):
 
     def bag_inputs(self, arrays: Mapping[str, Ragged], device: torch.device) -> list[BagInput]:
         """What each bag sums, of a batch's hashed ids."""
-        hashed = [arrays[name] for name in _BAG_IDS if name in arrays]
+        hashed = [arrays[name] for name in BAG_IDS if name in arrays]
         if not len(self.vocabularies):
             return [mean_input(each, device) for each in hashed]
         return [known(each) for known, each in zip(self.vocabularies, hashed, strict=True)]
@@ -405,13 +337,3 @@ def load_flagship(
         taxonomy=release.taxonomy,
         dtype=fast_dtype(device) if dtype == "auto" else getattr(torch, dtype),
     )
-
-
-def pad(tokens: Ragged, pad_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids [B, T] and attention mask [B, T], int64, T the longest row (at least 1)."""
-    lengths = tokens.lengths
-    longest = max(1, int(lengths.max(initial=0)))
-    real = np.arange(longest) < lengths[:, None]
-    padded = np.full(real.shape, pad_id, dtype=np.int64)
-    padded[real] = tokens.values
-    return torch.from_numpy(padded), torch.from_numpy(real.astype(np.int64))

@@ -23,10 +23,9 @@ from models.encoders import TextEncoder
 from models.errors import ModelError
 from models.prepare import Prepared, Ragged
 from models.product import Product
-from models.tokens import open_tokenizer
+from models.tokens import INPUT_IDS, open_tokenizer
 
 __all__ = [
-    "INPUT_IDS",
     "NUM_SEGMENTS",
     "SEGMENT_IDS",
     "SegmentPreparer",
@@ -35,7 +34,6 @@ __all__ = [
     "letters_only",
 ]
 
-INPUT_IDS = "input_ids"
 SEGMENT_IDS = "segment_ids"
 NUM_SEGMENTS = 3
 

@@ -13,7 +13,10 @@ from models.errors import ModelError
 from models.prepare import Ragged
 from models.product import Product
 
-__all__ = ["TextTokenizer", "open_tokenizer", "text_parts"]
+__all__ = ["INPUT_IDS", "TOKENIZER_FILE", "TextTokenizer", "open_tokenizer", "text_parts"]
+
+INPUT_IDS = "input_ids"
+TOKENIZER_FILE = "tokenizer.json"
 
 # No vocabulary spends 16 characters a token over a whole text: what lies beyond is never read,
 # and a description of 20,000 characters would cost a hundred times its 64 tokens.

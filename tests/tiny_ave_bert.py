@@ -17,13 +17,12 @@ from models.ave_bert import (
     predictor_of,
 )
 from models.encoders import last_layers, load_pretrained
-from models.flagship import TOKENIZER_FILE
 from models.labels import LabelSpace
 from models.loading import make_examples
 from models.product import Product
 from models.release import Release, write_release
 from models.taxonomy import Taxonomy
-from models.tokens import TextTokenizer
+from models.tokens import TOKENIZER_FILE, TextTokenizer
 from tests.tiny_encoder import save_tiny_bert
 
 _MAX_TOKENS = 32

@@ -8,20 +8,15 @@ import numpy as np
 import torch
 
 from models.encoders import load_pretrained
-from models.flagship import (
-    TOKENIZER_FILE,
-    FlagshipConfig,
-    FlagshipNet,
-    FlagshipPreparer,
-    predictor_of,
-)
+from models.flagship import FlagshipConfig, FlagshipNet, predictor_of
+from models.flagship_preparer import FlagshipPreparer
 from models.hashing import HashingConfig
 from models.labels import LabelSpace
 from models.loading import make_examples
 from models.product import Product
 from models.release import Release, write_release
 from models.taxonomy import Taxonomy
-from models.tokens import TextTokenizer
+from models.tokens import TOKENIZER_FILE, TextTokenizer
 from tests.tiny_encoder import save_tiny_bert
 
 _MAX_TOKENS = 32

@@ -32,11 +32,10 @@ from models.ave_bert import (
 from models.device_masks import DeviceMasks
 from models.encoders import last_layers, load_pretrained
 from models.errors import SortimentError
-from models.flagship import INPUT_IDS, TOKENIZER_FILE
 from models.loading import make_examples
 from models.prepare import Ragged
 from models.release import write_release
-from models.tokens import TextTokenizer
+from models.tokens import INPUT_IDS, TOKENIZER_FILE, TextTokenizer
 from training.calibrate import attribute_thresholds
 from training.encoding import encode_batch, encoder_place, split_features, training_dtype
 from training.features import encoder_digest

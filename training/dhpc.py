@@ -23,16 +23,10 @@ from models.encoders import (
     last_layers,
     load_pretrained,
 )
-from models.flagship import TOKENIZER_FILE
 from models.loading import make_examples
 from models.release import write_release
-from models.segments import (
-    INPUT_IDS,
-    SEGMENT_IDS,
-    SegmentPreparer,
-    SegmentTokenizer,
-    grow_segments,
-)
+from models.segments import SEGMENT_IDS, SegmentPreparer, SegmentTokenizer, grow_segments
+from models.tokens import INPUT_IDS, TOKENIZER_FILE
 from training.abstention import CALIBRATION_FILE, fit_abstention
 from training.dhpc_learner import DhpcLearner, accuracies
 from training.encoding import encoder_place, split_features, training_dtype

@@ -20,7 +20,8 @@ from models.dhpc import DhpcNet, body_features
 from models.encoders import pooled_states
 from models.pooled_views import PooledViews
 from models.prepare import Prepared
-from models.segments import INPUT_IDS, SEGMENT_IDS
+from models.segments import SEGMENT_IDS
+from models.tokens import INPUT_IDS
 from training.encoding import encode_batch
 from training.flagship_learner import Split
 from training.noise_losses import classifier_loss

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from models.encoders import TextEncoder, fast_dtype
+from models.encoders import TextEncoder, fast_dtype, pad
 from models.errors import SortimentError
-from models.flagship import pad
 from models.prepare import Ragged
 from training.features import cached_features
 from training.recipe import Precision

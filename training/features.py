@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.encoders import TextEncoder
-from models.flagship import pad
+from models.encoders import TextEncoder, pad
 from models.prepare import Ragged
 
 __all__ = ["cached_features", "encode_tokens", "encoder_digest"]

@@ -11,17 +11,10 @@ from typing import Any
 
 from models.bags import Vocabulary
 from models.encoders import Pretrained, load_pretrained
-from models.flagship import (
-    BULLETS_IDS,
-    HASHED_IDS,
-    INPUT_IDS,
-    REST_IDS,
-    FlagshipConfig,
-    FlagshipNet,
-    FlagshipPreparer,
-)
+from models.flagship import FlagshipConfig, FlagshipNet
+from models.flagship_preparer import BAG_IDS, FlagshipPreparer
 from models.hashing import HashingConfig
-from models.tokens import TextTokenizer
+from models.tokens import INPUT_IDS, TextTokenizer
 from training.encoding import encoder_place, split_features, training_dtype
 from training.features import encoder_digest
 from training.flagship_learner import FlagshipLearner, Split
@@ -33,8 +26,6 @@ from training.system import Job
 from training.targets import label_spaces
 
 __all__ = ["FlagshipSystem"]
-
-_BAG_IDS = (HASHED_IDS, REST_IDS, BULLETS_IDS)
 
 
 class FlagshipSystem:
@@ -159,7 +150,7 @@ class FlagshipSystem:
         rows = None if self._texts is None else first_of_each(self._texts)
         return [
             Vocabulary.of(train.prepared.arrays[name], hashing.buckets, settings.min_count, rows)
-            for name, hashing in zip(_BAG_IDS, _hashings(settings), strict=False)
+            for name, hashing in zip(BAG_IDS, _hashings(settings), strict=False)
         ]
 
     def _split(self, name: str, split: SplitOnDisk) -> Split:

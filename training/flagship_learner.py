@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from kernels import masked_scores
 from models.bags import BagInput, of_members, without_some
 from models.device_masks import DeviceMasks
-from models.flagship import INPUT_IDS, FlagshipNet
+from models.flagship import FlagshipNet
 from models.labels import Masks
 from models.members import joined
 from models.prepare import Prepared, Ragged
+from models.tokens import INPUT_IDS
 from training.encoding import encode_batch, layers_above
 from training.losses import attribute_loss, cascade_loss
 from training.recipe import Rates

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from models.errors import ModelError
-from models.flagship import FlagshipConfig, FlagshipNet, FlagshipPreparer
+from models.flagship import FlagshipConfig, FlagshipNet
+from models.flagship_preparer import FlagshipPreparer
 from models.loading import load_predictor
 from models.product import Product
 from models.release import Release

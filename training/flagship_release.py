@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.flagship import TOKENIZER_FILE, FlagshipConfig, FlagshipPreparer, predictor_of
+from models.flagship import FlagshipConfig, predictor_of
+from models.flagship_preparer import FlagshipPreparer
 from models.labels import LabelSpace
 from models.loading import make_examples
 from models.members import joined
 from models.product import Product
 from models.release import write_release
 from models.taxonomy import Taxonomy
+from models.tokens import TOKENIZER_FILE
 from training.abstention import CALIBRATION_FILE, Abstention, By, fit_abstention
 from training.calibrate import attribute_thresholds, fit_temperatures
 from training.flagship_learner import FlagshipLearner, Scored, positive_labels

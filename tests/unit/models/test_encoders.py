@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,9 +15,11 @@ from models.encoders import (
     fast_dtype,
     last_layers,
     load_pretrained,
+    pad,
     pooled_states,
 )
 from models.errors import ModelError
+from models.prepare import Ragged
 from tests.tiny_encoder import save_tiny_bert
 
 IDS = torch.tensor([[2, 7, 8, 3], [2, 9, 3, 0]])
@@ -166,3 +169,12 @@ def test_the_dtype_of_a_cpu_follows_its_instructions(monkeypatch: pytest.MonkeyP
     assert fast_dtype(cpu) == torch.float32
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
     assert fast_dtype(cpu) == torch.bfloat16
+
+
+def test_padding() -> None:
+    tokens = Ragged(np.array([5, 6, 7], dtype=np.int32), np.array([0, 1, 1, 3]))
+    ids, mask = pad(tokens, 9)
+    assert ids.tolist() == [[5, 9], [9, 9], [6, 7]]
+    assert mask.tolist() == [[1, 0], [0, 0], [1, 1]]
+    empty, _ = pad(Ragged(np.empty(0, dtype=np.int32), np.array([0])), 9)
+    assert empty.shape == (0, 1)

@@ -10,27 +10,16 @@ import torch
 from models.device_masks import DeviceMasks
 from models.encoders import load_pretrained
 from models.errors import ModelError
-from models.flagship import (
-    BULLETS_IDS,
-    HASHED_IDS,
-    INPUT_IDS,
-    REST_IDS,
-    TOKENIZER_FILE,
-    FlagshipConfig,
-    FlagshipNet,
-    FlagshipPreparer,
-    pad,
-    predictor_of,
-)
+from models.flagship import FlagshipConfig, FlagshipNet, predictor_of
+from models.flagship_preparer import BULLETS_IDS, FlagshipPreparer
 from models.hashing import HashingConfig
 from models.labels import LabelSpace
 from models.loading import load_predictor, make_examples, run_self_check
 from models.predictor import Predictor
-from models.prepare import Ragged
 from models.product import Product
 from models.release import read_release, write_release
 from models.taxonomy import Taxonomy, compile_masks
-from models.tokens import TextTokenizer
+from models.tokens import TOKENIZER_FILE, TextTokenizer
 from tests.releases import reseal
 from tests.tiny_encoder import save_tiny_bert
 from tests.tiny_flagship import tiny_flagship
@@ -139,15 +128,6 @@ def features(predictor: Predictor, products: list[Product]) -> torch.Tensor:
     return predictor.category.encoder.encode(predictor.preparer.prepare(products))
 
 
-def test_a_product_costs_its_tokens(made: Made) -> None:
-    prepared = made.preparer.prepare(PRODUCTS)
-    assert set(prepared.arrays) == {INPUT_IDS, HASHED_IDS}
-    assert prepared.costs.tolist() == prepared.arrays[INPUT_IDS].lengths.tolist()
-    assert prepared.costs.dtype == np.int32
-    assert prepared.costs[2] == 16
-    assert len(made.preparer.prepare([])) == 0
-
-
 def test_a_product_does_not_depend_on_its_batch(made: Made) -> None:
     together = features(made.predictor, PRODUCTS)
     for row, product in enumerate(PRODUCTS):
@@ -207,15 +187,6 @@ def test_settings_survive_json(made: Made) -> None:
     assert FlagshipConfig.from_json(raw).to_json() == made.config.to_json()
 
 
-def test_padding() -> None:
-    tokens = Ragged(np.array([5, 6, 7], dtype=np.int32), np.array([0, 1, 1, 3]))
-    ids, mask = pad(tokens, 9)
-    assert ids.tolist() == [[5, 9], [9, 9], [6, 7]]
-    assert mask.tolist() == [[1, 0], [0, 0], [1, 1]]
-    empty, _ = pad(Ragged(np.empty(0, dtype=np.int32), np.array([0])), 9)
-    assert empty.shape == (0, 1)
-
-
 def test_a_release_of_the_first_layout_answers_as_it_did(tmp_path: Path) -> None:
     release = tiny_flagship(tmp_path, TAXONOMY)
     config = {key: release.config[key] for key in FIRST_LAYOUT}
@@ -241,23 +212,6 @@ def test_a_release_of_another_layout_says_what_to_do(
     reseal(release.directory, config={**release.config, **changed})
     with pytest.raises(ModelError, match=r"(?s)tiny/1 cannot be loaded.*make the release anew"):
         load_predictor(read_release(release.directory), CPU, "float32")
-
-
-def test_bullets_may_have_a_bag_of_their_own() -> None:
-    hashing = HashingConfig(buckets=101, mark_title=False)
-    two = FlagshipPreparer(None, hashing, hashing).prepare(PRODUCTS)
-    three = FlagshipPreparer(None, hashing, hashing, hashing).prepare(PRODUCTS)
-    assert set(three.arrays) == {HASHED_IDS, REST_IDS, BULLETS_IDS}
-    # Only the first product has bullets.
-    assert three.arrays[BULLETS_IDS].lengths[0] > 0
-    assert three.arrays[BULLETS_IDS].lengths[1:].tolist() == [0, 0]
-    of_both = set(three.arrays[BULLETS_IDS].take(np.array([0])).values.tolist())
-    of_both |= set(three.arrays[REST_IDS].take(np.array([0])).values.tolist())
-    assert of_both == set(two.arrays[REST_IDS].take(np.array([0])).values.tolist())
-    assert (
-        three.costs.tolist()
-        == np.maximum(sum(three.arrays[name].lengths for name in three.arrays) // 16, 1).tolist()
-    )
 
 
 def test_each_of_three_bags_has_features_of_its_own() -> None:

@@ -12,10 +12,11 @@ import torch
 
 from models.cascade import CascadeOutputs
 from models.dhpc import dhpc_categories
-from models.flagship import pad
+from models.encoders import pad
 from models.loading import load_predictor, run_self_check
 from models.release import read_release
-from models.segments import INPUT_IDS, SEGMENT_IDS
+from models.segments import SEGMENT_IDS
+from models.tokens import INPUT_IDS
 from tests.tiny_encoder import save_tiny_bert
 from tests.tiny_shop import write_shop
 from training import dhpc_learner

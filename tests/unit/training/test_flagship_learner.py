@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from models.encoders import load_pretrained
-from models.flagship import HASHED_IDS, INPUT_IDS, FlagshipConfig, FlagshipNet
+from models.flagship import FlagshipConfig, FlagshipNet
+from models.flagship_preparer import HASHED_IDS
 from models.hashing import HashingConfig
 from models.labels import Masks
 from models.prepare import Prepared, Ragged
+from models.tokens import INPUT_IDS
 from tests.tiny_encoder import save_tiny_bert
 from training.flagship_learner import FlagshipLearner, Split, positive_labels
 from training.recipe import Rates
