@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import time
 from collections.abc import Sequence
@@ -123,13 +124,20 @@ async def send_raw(producer: AIOKafkaProducer, topic: str, partition: int, batch
 
     Raises:
         KafkaError: the broker has refused it.
+        TimeoutError: the partition has no leader.
     """
     await producer.partitions_for(topic)
     client = producer.client
-    leader = client.cluster.leader_for_partition(TopicPartition(topic, partition))
     request = ProduceRequest(None, -1, _TIMEOUT_MS, [(topic, [(partition, batch)])])
-    answer = await client.send(leader, request)
-    (_, ((_, code, offset, *_),)), *_ = answer.topics
+    async with asyncio.timeout(_TIMEOUT_MS / 1000):
+        while True:
+            leader = client.cluster.leader_for_partition(TopicPartition(topic, partition))
+            answer = await client.send(leader, request)
+            (_, ((_, code, offset, *_),)), *_ = answer.topics
+            if not for_code(code).invalid_metadata:
+                break
+            # A new topic's leader may not know yet that it leads: clients ask again who does.
+            await client.force_metadata_update()
     if code:
         raise for_code(code)()
     written: int = offset
