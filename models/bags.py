@@ -40,8 +40,8 @@ def of_members(given: Sequence[BagInput]) -> BagInput:
     """What each member reads: M * B bags, a member's products together, of a table's R * M rows."""
     members = len(given)
     rows = torch.cat([each.rows * members + member for member, each in enumerate(given)])
-    starts = np.cumsum([0, *(len(each.rows) for each in given)]).tolist()
-    offsets = torch.cat([each.offsets + start for each, start in zip(given, starts, strict=False)])
+    starts = np.cumsum([0, *(len(each.rows) for each in given[:-1])]).tolist()
+    offsets = torch.cat([each.offsets + start for each, start in zip(given, starts, strict=True)])
     return BagInput(rows, offsets, torch.cat([each.weights for each in given]), is_shared=False)
 
 
