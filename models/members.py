@@ -1,6 +1,6 @@
 """Several small networks in one: each has a loss of its own, and their mean answers.
 
-Deep ensembles (Lakshminarayanan et al. 2017, 2.4) within one network: members begin at different
+Deep ensembles (Lakshminarayanan et al. 2017) within one network: members begin at different
 weights and share none but an encoder, the scales of norms and the biases of heads. Served they cost
 what one network of their common width costs: a table holds the rows of all of them side by side,
 and a head reads them in one product. What they are worth: docs/results/mwpd-flagship.md.

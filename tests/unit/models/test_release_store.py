@@ -4,11 +4,11 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from models.errors import ReleaseError
+from models.errors import ReleaseError, SortimentError
 from models.manifest import MANIFEST
 from models.noop import noop_release
 from models.release import fetch_release, read_release
-from models.release_store import write_directory
+from models.release_store import move_directory, write_directory
 from tests.releases import TAXONOMY
 
 ADDRESS = "memory://releases/noop/1"
@@ -86,3 +86,13 @@ def test_an_empty_directory_is_filled_and_a_full_one_is_not(tmp_path: Path) -> N
     file.write_bytes(b"")
     with pytest.raises(ReleaseError, match="cannot be written"):
         write_directory(file / "below", {"a": b""})
+
+
+def test_a_release_never_takes_the_place_of_another(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    with pytest.raises(SortimentError, match="already there"):
+        move_directory(tmp_path / "one", tmp_path / "two")
+    move_directory(tmp_path / "one", tmp_path / "three")
+    assert (tmp_path / "three" / "file").exists()

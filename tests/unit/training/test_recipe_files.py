@@ -100,3 +100,8 @@ def test_a_name_that_is_nearly_right() -> None:
     assert "did you mean flagship?" in problems("flagshp")[0]
     assert "'x' is none of" in problems("flagship", "system.kind=x", *GIVEN)[0]
     assert "not YAML" in problems("flagship", "name=[", *GIVEN)[0]
+
+
+@pytest.mark.parametrize("name", ["refresh", "refresh-wide"])
+def test_the_packaged_recipes_are_a_flagships(name: str) -> None:
+    assert load_recipe(name, ["data=.", "out=."]).system.kind == "flagship"

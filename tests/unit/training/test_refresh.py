@@ -20,7 +20,6 @@ from models.labelled import parse_labelled
 from models.loading import load_predictor, run_self_check
 from models.noop import noop_release
 from models.release import read_release
-from models.release_store import move_directory
 from models.taxonomy import Taxonomy
 from tests.releases import TAXONOMY, reseal
 from tests.tiny_encoder import save_tiny_bert
@@ -34,7 +33,6 @@ from training.gates import Gates
 from training.loop import Interrupted
 from training.processes import Processes
 from training.recipe import FlagshipSettings, LoopSettings, Rates, Recipe
-from training.recipe_files import load_recipe
 from training.refresh import (
     RefreshRefused,
     RefreshReport,
@@ -389,24 +387,9 @@ def test_only_a_flagship_is_refreshed(first: Recipe, tmp_path: Path) -> None:
         refresh(release.directory, recipe, [new], say=silent)
 
 
-@pytest.mark.parametrize("name", ["refresh", "refresh-wide"])
-def test_the_packaged_recipes_are_a_flagships(name: str) -> None:
-    assert load_recipe(name, ["data=.", "out=."]).system.kind == "flagship"
-
-
 @pytest.mark.parametrize(
     ("version", "following"),
     [("1", "2"), ("9", "10"), ("2026-09", "2026-10"), ("v1.09", "v1.10"), ("beta", None)],
 )
 def test_next_version(version: str, following: str | None) -> None:
     assert next_version(version) == following
-
-
-def test_a_release_never_takes_the_place_of_another(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").touch()
-    with pytest.raises(SortimentError, match="already there"):
-        move_directory(tmp_path / "one", tmp_path / "two")
-    move_directory(tmp_path / "one", tmp_path / "three")
-    assert (tmp_path / "three" / "file").exists()
