@@ -12,8 +12,6 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from models.taxonomy import Taxonomy
-from tests.catalog import products
-from tests.hot_path_runs import HotPathRun, load_serving
 from tests.ledger import Outputs, audit
 from tests.polling import until
 from tests.streams import Feeder, Group, Inputs, lacks_results, make_topic, metric
@@ -78,33 +76,3 @@ async def test_a_worker_outlives_a_restart_and_a_power_cut_of_the_broker(
     assert len(repeats.places) <= 2 * 400
     worker.terminate()
     assert worker.wait(60) == 0
-
-
-async def test_lanes_are_closed_in_time_while_the_broker_is_away_and_leave_nothing_open(
-    kafka: LocalKafka,
-    settings: dict[str, object],
-    noop: Path,
-    taxonomy: Taxonomy,
-    inputs: Inputs,
-    group: Group,
-    read_outputs: ReadOutputs,
-) -> None:
-    make_topic(kafka.bootstrap_servers, inputs.topic, 4)
-    await inputs.send(products(2_000))
-    before = asyncio.all_tasks()
-    # The broker will still count it as a member for one session.
-    short = {"session_timeout_ms": 6_000, "heartbeat_interval_ms": 1_000, "drain_timeout_s": 6}
-    async with HotPathRun(settings | short, load_serving(noop)) as run:
-        await group.caught_up()
-        await inputs.send(products(2_000, start=2_000))
-        await asyncio.to_thread(kafka.kill)
-        try:
-            async with asyncio.timeout(20):  # the drain and what the consumer takes to leave
-                await run.hot_path.stop()
-        finally:
-            await asyncio.to_thread(kafka.start)
-    assert not {task for task in asyncio.all_tasks() - before if "aiokafka/producer" in str(task)}
-
-    async with HotPathRun(settings, load_serving(noop)):
-        await group.caught_up()
-    assert not audit(inputs, await read_outputs(), taxonomy).places
