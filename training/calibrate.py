@@ -17,7 +17,7 @@ from models.heads import CascadeHead
 __all__ = ["attribute_thresholds", "fit_temperatures"]
 
 # With fewer positives on valid a label's best threshold says little of the next product.
-MIN_POSITIVES = 20
+_MIN_POSITIVES = 20
 # Scores on either side of an attribute threshold have at least this share of the pooled one:
 # a label is never so sure or so unsure that valid could not be wrong about it.
 _WIDEST = 3.0
@@ -77,7 +77,7 @@ def attribute_thresholds(
     ends = np.searchsorted(label_rows[order], np.arange(num_labels + 1))
     odds = pooled / (1 - pooled)
     lowest, highest = odds / _WIDEST, odds * _WIDEST
-    for label in np.flatnonzero(num_positives >= MIN_POSITIVES):
+    for label in np.flatnonzero(num_positives >= _MIN_POSITIVES):
         of_label = order[ends[label] : ends[label + 1]]
         cut = _best_cut(scores[of_label], positive[of_label], int(num_positives[label]))
         thresholds[label] = np.clip(cut, lowest / (1 + lowest), highest / (1 + highest))

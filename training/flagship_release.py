@@ -56,7 +56,7 @@ def publish(
     Args:
         target_accuracy: of what is assigned. abstention: for whom it holds.
         examples: products of its self-check.
-        bands: labels that are rare on valid share a threshold with those trained alike often.
+        bands: labels share a threshold with those trained alike often.
 
     Returns:
         Measures on valid, as served: masks by the predicted category, thresholds applied. They

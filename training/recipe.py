@@ -140,8 +140,8 @@ class FlagshipSettings:
         leaf_prior: t of ``t * log(share of the leaf)``, added to the leaf logits in training, so
             that rare leaves are not held back.
         masking: the attribute loss counts a product's relevant labels only; False: all labels.
-        label_thresholds: ``pooled`` for labels that are rare on valid, or ``bands`` of labels
-            that were trained alike often; labels with enough products have their own in both.
+        label_thresholds: ``pooled``, but for labels with enough products on valid, which have
+            their own; or by ``bands`` of labels that were trained alike often.
         target_accuracy: of what is assigned rather than sent to review, on valid.
         abstention: whether each department keeps that target by a threshold of its own, or all
             products together by one, as in dhpc-amazon.

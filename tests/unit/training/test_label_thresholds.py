@@ -25,22 +25,23 @@ def test_rare_labels_share_a_lower_threshold() -> None:
     assert found[0] > found[1]
 
 
-def test_a_label_with_enough_products_has_its_own() -> None:
+def test_a_band_of_one_label_is_cut_where_that_label_is_right() -> None:
     taken = SCORES[:60] >= thresholds()[0]
     assert taken.tolist() == POSITIVE[:60].tolist()
 
 
-def test_all_labels_are_cut_at_the_same_odds() -> None:
-    # Each of two frequent labels is right in as many cases as its scores say, one of them seldom.
+def test_all_bands_are_cut_at_the_same_odds() -> None:
+    # Each of two bands' labels is right in as many cases as its scores say, one of them seldom.
     # By its own F1 that one would be taken always.
     scores = np.concatenate([np.linspace(0, 1, 1000), np.linspace(0, 0.3, 1000)])
     random = np.random.default_rng(0)
     positive = random.random(2000) < scores
     rows = np.repeat([0, 1], 1000)
     counts = np.bincount(rows[positive], minlength=2)
-    found = banded_thresholds(scores.astype(np.float32), rows, positive, counts, counts * 10)
+    found = banded_thresholds(
+        scores.astype(np.float32), rows, positive, counts, np.array([5000, 200])
+    )
     own = attribute_thresholds(scores.astype(np.float32), rows, positive, counts)
-    assert found[1] > 0.25 > own[1]
 
     def micro(cuts: np.ndarray) -> float:
         taken = scores >= cuts[rows]
