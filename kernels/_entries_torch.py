@@ -2,7 +2,8 @@
 
 ``torch.sparse.sampled_addmm`` takes a dot product for each wanted pair and no others. Where nearly
 all pairs of products and touched labels are wanted (products of few categories), a dense product
-over the touched labels is faster, and picks.
+over the touched labels is faster, and picks. Weights narrower than the arithmetic are widened: the
+touched rows at once, or, where these are many, those of a few products at a time.
 """
 
 from __future__ import annotations
@@ -16,13 +17,12 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from kernels._inputs import Heads, Masks
+from kernels._ways_torch import CHUNK_ELEMENTS, Problem, Way, choose
 
-__all__ = ["Entries", "cumulated", "entries_of", "entry_logits", "sparse_rows"]
+__all__ = ["Entries", "cumulated", "entries_of", "entry_logits", "force_way", "sparse_rows"]
 
-# A dense product does so many pairs in the time of one that is sampled (measured, two cores).
-_DENSE_PAIRS = 4
-# What is widened at once: 16 MB in float32, which the allocator keeps and a cache half holds.
-_WIDENED_ELEMENTS = 4_000_000
+_forced: dict[str, Way | None] = {"way": None}
+
 # Marking a label takes a part of the time of sorting an entry.
 _MARKS_AN_ENTRY = 32
 
@@ -112,20 +112,59 @@ def _logits_of(entries: Entries, features: Tensor, weight: Tensor) -> Tensor:
     num_entries = len(entries.label_rows)
     if num_entries == 0 or features.shape[1] == 0:
         return features.new_zeros(num_entries)
-    touched = min(entries.num_row_labels, len(weight))
-    if entries.num_products * touched <= _DENSE_PAIRS * num_entries:
-        labels, columns = _touched(entries.label_rows, len(weight))
-        dense = features @ embedding(labels, weight).to(features.dtype).t()
-        return dense.flatten().index_select(0, entries.owners() * len(labels) + columns)
     if weight.dtype == features.dtype:
-        return _sampled(entries.indptr, entries.label_rows, features, weight)
-    logits = [
-        _sampled_widened(
-            entries.indptr[first : end + 1], entries.label_rows, features[first:end], weight
-        )
-        for first, end in _chunks(entries.indptr, max(1, _WIDENED_ELEMENTS // weight.shape[1]))
-    ]
-    return torch.cat(logits)
+        # Finding the touched labels takes longer than most batches: a bound has to do.
+        if _way(entries, features, weight, min(entries.num_row_labels, len(weight))) != "dense":
+            return _sampled(entries.indptr, entries.label_rows, features, weight)
+        labels, columns = _touched(entries.label_rows, len(weight))
+        return _picked(entries, columns, features, embedding(labels, weight))
+    labels, columns = _touched(entries.label_rows, len(weight))
+    way = _way(entries, features, weight, len(labels))
+    if way == "chunked":
+        return _chunked(entries, features, weight)
+    rows = embedding(labels, weight).to(features.dtype)
+    if way == "dense":
+        return _picked(entries, columns, features, rows)
+    return _sampled(entries.indptr, columns, features, rows)
+
+
+def force_way(way: Way | None) -> None:
+    """Go one way whatever the model of time says, for tests and benchmarks; None: as it says.
+
+    ``chunked`` is ``sampled`` where nothing has to be widened.
+    """
+    _forced["way"] = way
+
+
+def _way(entries: Entries, features: Tensor, weight: Tensor, num_touched: int) -> Way:
+    problem = Problem(
+        num_products=entries.num_products,
+        num_features=weight.shape[1],
+        num_labels=len(weight),
+        num_entries=len(entries.label_rows),
+        num_touched=num_touched,
+        num_row_labels=entries.num_row_labels,
+        is_narrow=weight.dtype != features.dtype,
+    )
+    return _forced["way"] or choose(problem)
+
+
+def _picked(entries: Entries, columns: Tensor, features: Tensor, rows: Tensor) -> Tensor:
+    """All pairs of products and touched label rows, and of these the entries'."""
+    dense = features @ rows.t()
+    return dense.flatten().index_select(0, entries.owners() * len(rows) + columns)
+
+
+def _chunked(entries: Entries, features: Tensor, weight: Tensor) -> Tensor:
+    chunks = _chunks(entries.indptr, max(1, CHUNK_ELEMENTS // weight.shape[1]))
+    return torch.cat(
+        [
+            _sampled_widened(
+                entries.indptr[first : end + 1], entries.label_rows, features[first:end], weight
+            )
+            for first, end in chunks
+        ]
+    )
 
 
 def _chunks(indptr: Tensor, num_entries: int) -> Iterator[tuple[int, int]]:

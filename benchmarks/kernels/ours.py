@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from unittest import mock
 
 import torch
 from torch import Tensor
 
 from benchmarks.kernels.contenders import Call, Contender
 from benchmarks.kernels.problems import Batch
-from kernels import _entries_torch, masked_bce, masked_scores
+from kernels import masked_bce, masked_scores
+from kernels._entries_torch import force_way
+from kernels._ways_torch import WAYS
 
 __all__ = ["LOSSES", "scores"]
-
-# The twin takes the dense way up to so many pairs for one wanted entry.
-_TWIN_PAIRS = {"sampled": 0.0, "dense": math.inf}
 
 
 def scores(device: torch.device) -> tuple[Contender, ...]:
     """``auto`` and each variant of ``masked_scores`` on a device."""
     auto = Contender("auto", _scores, capturable=True)
     forced = _forced_triton if device.type == "cuda" else _forced_twin
-    names = _triton_variants() if device.type == "cuda" else tuple(_TWIN_PAIRS)
+    names: tuple[str, ...] = _triton_variants() if device.type == "cuda" else WAYS
     return (
         auto,
         *(Contender(name, _scores, scope=_scope(forced, name), capturable=True) for name in names),
@@ -58,8 +55,11 @@ def _forced_triton(name: str) -> Iterator[None]:
 
 @contextmanager
 def _forced_twin(name: str) -> Iterator[None]:
-    with mock.patch.object(_entries_torch, "_DENSE_PAIRS", _TWIN_PAIRS[name]):
+    force_way(next(way for way in WAYS if way == name))
+    try:
         yield
+    finally:
+        force_way(None)
 
 
 def _scores(batch: Batch) -> Call:

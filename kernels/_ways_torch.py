@@ -1,0 +1,110 @@
+"""Which way to the logits wins in plain torch on a CPU.
+
+A small model of time, as ``_variants`` is for GPUs. Its constants were fitted to two cores of a
+server of 2.8 GHz at every point of ``benchmarks/kernels``; only their ratios matter for the choice,
+which that benchmark compares with the best.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+__all__ = ["CHUNK_ELEMENTS", "WAYS", "Problem", "Way", "choose"]
+
+Way = Literal["sampled", "dense", "chunked"]
+WAYS: tuple[Way, ...] = get_args(Way)
+
+# What ``chunked`` widens at once: 16 MB in float32, which the allocator keeps and a cache half
+# holds.
+CHUNK_ELEMENTS = 4_000_000
+# Nothing wider than 512 MB in float32 is made, however fast.
+_MOST_ELEMENTS = 128_000_000
+# Up to here the allocator has the memory at hand; beyond, its pages are new.
+_KEPT_ELEMENTS = 8_000_000
+
+# In nanoseconds.
+_SAMPLED_NS = 50_000.0
+_SAMPLED_ENTRY_NS = 12.0
+_SAMPLED_PRODUCT_NS = 0.085  # a multiplication of one dot product of many
+_PICKED_ENTRY_NS = 26.0
+_DENSE_PRODUCT_NS = 0.010  # the same in a matrix product
+_COPIED_NS = 0.45
+_WIDENED_NS = 0.6
+_WIDENED_NEW_NS = 1.5
+_MARKING_NS = 200_000.0
+_MARKED_LABEL_NS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What the choice depends on.
+
+    Args:
+        num_products: B; num_features: D; num_labels: L; num_entries: N, the batch's relevant
+            (product, label) pairs; num_touched: labels that differ among them, or a bound.
+        num_row_labels: labels of the batch's distinct mask rows, together.
+        is_narrow: weights are narrower than what is multiplied, and must be widened.
+    """
+
+    num_products: int
+    num_features: int
+    num_labels: int
+    num_entries: int
+    num_touched: int
+    num_row_labels: int
+    is_narrow: bool
+
+    def nanoseconds(self, way: Way) -> float:
+        """The model's time of a way; infinite where it cannot be gone."""
+        if way == "dense":
+            return self._dense_ns()
+        if not self.is_narrow:
+            return self._sampling_ns() if way == "sampled" else math.inf
+        if way == "sampled":
+            return self._marking_ns() + self._widening_ns() + self._sampling_ns()
+        return self._chunked_ns()
+
+    def _sampling_ns(self) -> float:
+        of_entry = _SAMPLED_ENTRY_NS + _SAMPLED_PRODUCT_NS * self.num_features
+        return _SAMPLED_NS + self.num_entries * of_entry
+
+    def _marking_ns(self) -> float:
+        """Finding the touched labels."""
+        return _MARKING_NS + _MARKED_LABEL_NS * self.num_labels
+
+    def _widening_ns(self) -> float:
+        """Widening all touched rows at once."""
+        elements = self.num_touched * self.num_features
+        if elements > _MOST_ELEMENTS:
+            return math.inf
+        return elements * (_WIDENED_NS if elements <= _KEPT_ELEMENTS else _WIDENED_NEW_NS)
+
+    def _dense_ns(self) -> float:
+        elements = self.num_touched * self.num_features
+        making_ns = self._widening_ns() if self.is_narrow else _COPIED_NS * elements
+        multiplying_ns = _DENSE_PRODUCT_NS * self.num_products * elements
+        picking_ns = _PICKED_ENTRY_NS * self.num_entries
+        return self._marking_ns() + making_ns + multiplying_ns + picking_ns
+
+    def _chunked_ns(self) -> float:
+        of_chunk = CHUNK_ELEMENTS / max(1, self.num_features)
+        num_chunks = self.num_entries / of_chunk
+        touched = max(1, self.num_touched)
+        # As if every chunk drew its labels at random; but a mask row's lie in few chunks.
+        widened = num_chunks * touched * (1 - math.exp(-of_chunk / touched))
+        widened = min(widened, self.num_entries, max(touched, self.num_row_labels))
+        widening_ns = widened * self.num_features * _WIDENED_NS
+        return num_chunks * self._marking_ns() + widening_ns + self._sampling_ns()
+
+
+def choose(problem: Problem) -> Way:
+    """The way that the model of time prefers; the first of equals.
+
+    In chunks only where there is more than one: else it is ``sampled``.
+    """
+    ways = WAYS
+    if problem.num_entries * problem.num_features <= CHUNK_ELEMENTS:
+        ways = ("sampled", "dense")
+    return min(ways, key=problem.nanoseconds)

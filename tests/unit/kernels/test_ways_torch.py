@@ -1,0 +1,82 @@
+"""The ways of the torch twin: each gives the same scores, and the model of time chooses well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kernels import _entries_torch, masked_scores
+from kernels._entries_torch import force_way
+from kernels._ways_torch import WAYS, Problem, Way, choose
+
+# As on Shopify's taxonomy, a batch of many categories.
+MANY = Problem(
+    num_products=256,
+    num_features=384,
+    num_labels=27_675,
+    num_entries=125_184,
+    num_touched=26_306,
+    num_row_labels=121_761,
+    is_narrow=False,
+)
+# The same number of products, all of one category.
+ONE = replace(MANY, num_touched=489, num_row_labels=489)
+
+
+@pytest.fixture
+def forced() -> Iterator[None]:
+    yield
+    force_way(None)
+
+
+@pytest.mark.usefixtures("forced")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_gives_the_same_scores(
+    way: Way, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Chunks of three entries: a product has more.
+    monkeypatch.setattr(_entries_torch, "CHUNK_ELEMENTS", 3 * 8)
+    random = torch.Generator().manual_seed(0)
+    features = torch.randn(5, 8, generator=random).to(dtype)
+    weight = torch.randn(30, 8, generator=random).to(dtype)
+    bias = torch.randn(30, generator=random).to(dtype)
+    rows = [[1, 4, 9, 16, 25], [0, 1, 2, 3], [], [29]]
+    indptr = torch.tensor([0, 5, 9, 9, 10])
+    indices = torch.tensor([each for row in rows for each in row])
+    mask_rows = torch.tensor([3, 0, 2, 1, 0])
+    force_way(way)
+    _, scores = masked_scores(features, weight, bias, indptr, indices, mask_rows)
+
+    logits = features.double() @ weight.double().T + bias.double()
+    wanted = [logits[product, rows[row]] for product, row in enumerate(mask_rows.tolist())]
+    torch.testing.assert_close(
+        scores.double(), torch.cat(wanted).sigmoid(), rtol=1e-5, atol=1e-6, check_dtype=False
+    )
+
+
+def test_a_batch_of_one_category_is_dense_and_one_of_many_is_not() -> None:
+    assert choose(ONE) == "dense"
+    assert choose(MANY) == "sampled"
+
+
+def test_one_product_is_sampled_in_place_but_where_it_must_be_widened() -> None:
+    single = replace(ONE, num_products=1, num_entries=489)
+    assert choose(single) == "sampled"
+    assert choose(replace(single, is_narrow=True)) == "dense"
+
+
+def test_rows_are_widened_at_once_up_to_what_memory_stands() -> None:
+    narrow = replace(MANY, is_narrow=True)
+    assert choose(narrow) == "sampled"
+    # Few entries of each touched label: widening them all costs more than the chunks do.
+    assert choose(replace(narrow, num_labels=131_072, num_touched=61_768)) == "chunked"
+    assert choose(replace(narrow, num_features=16_384)) == "chunked"
+
+
+def test_one_chunk_is_no_way_of_its_own() -> None:
+    few = replace(MANY, num_products=8, num_entries=3_900, num_touched=3_600, is_narrow=True)
+    assert choose(replace(few, num_features=384)) in ("sampled", "dense")
