@@ -21,7 +21,7 @@ from kernels._ways_torch import CHUNK_ELEMENTS, Problem, Way, choose
 
 __all__ = ["Entries", "cumulated", "entries_of", "entry_logits", "force_way", "sparse_rows"]
 
-_forced: dict[str, Way | None] = {"way": None}
+_forced: dict[str, Way] = {}
 
 # Marking a label takes a part of the time of sorting an entry.
 _MARKS_AN_ENTRY = 32
@@ -133,7 +133,9 @@ def force_way(way: Way | None) -> None:
 
     ``chunked`` is ``sampled`` where nothing has to be widened.
     """
-    _forced["way"] = way
+    _forced.clear()
+    if way is not None:
+        _forced["way"] = way
 
 
 def _way(entries: Entries, features: Tensor, weight: Tensor, num_touched: int) -> Way:
@@ -146,7 +148,7 @@ def _way(entries: Entries, features: Tensor, weight: Tensor, num_touched: int) -
         num_row_labels=entries.num_row_labels,
         is_narrow=weight.dtype != features.dtype,
     )
-    return _forced["way"] or choose(problem)
+    return _forced.get("way") or choose(problem)
 
 
 def _picked(entries: Entries, columns: Tensor, features: Tensor, rows: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""Which way to the logits wins in plain torch on a CPU.
+"""Which way to the logits wins in plain torch.
 
 A small model of time, as ``_variants`` is for GPUs. Its constants were fitted to two cores of a
 server of 2.8 GHz at every point of ``benchmarks/kernels``; only their ratios matter for the choice,
-which that benchmark compares with the best.
+which that benchmark compares with the best. They hold for a CPU: on a GPU, where this path is for
+what the kernels do not take, they are used all the same.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ __all__ = ["CHUNK_ELEMENTS", "WAYS", "Problem", "Way", "choose"]
 Way = Literal["sampled", "dense", "chunked"]
 WAYS: tuple[Way, ...] = get_args(Way)
 
-# What ``chunked`` widens at once: 16 MB in float32, which the allocator keeps and a cache half
-# holds.
+# What ``chunked`` widens at once, or one product's rows: 16 MB in float32, which the allocator
+# keeps and a cache half holds.
 CHUNK_ELEMENTS = 4_000_000
-# Nothing wider than 512 MB in float32 is made, however fast.
+# Rows are copied or widened at once up to so many, however fast it would be, and as many pairs are
+# computed for the wanted ones to be picked from: 512 MB each in float32.
 _MOST_ELEMENTS = 128_000_000
 # Up to here the allocator has the memory at hand; beyond, its pages are new.
 _KEPT_ELEMENTS = 8_000_000
@@ -57,7 +59,7 @@ class Problem:
     is_narrow: bool
 
     def nanoseconds(self, way: Way) -> float:
-        """The model's time of a way; infinite where it cannot be gone."""
+        """The model's time of a way; infinite where it cannot be taken."""
         if way == "dense":
             return self._dense_ns()
         if not self.is_narrow:
@@ -65,6 +67,10 @@ class Problem:
         if way == "sampled":
             return self._marking_ns() + self._widening_ns() + self._sampling_ns()
         return self._chunked_ns()
+
+    @property
+    def _row_elements(self) -> int:
+        return self.num_touched * self.num_features
 
     def _sampling_ns(self) -> float:
         of_entry = _SAMPLED_ENTRY_NS + _SAMPLED_PRODUCT_NS * self.num_features
@@ -76,13 +82,15 @@ class Problem:
 
     def _widening_ns(self) -> float:
         """Widening all touched rows at once."""
-        elements = self.num_touched * self.num_features
+        elements = self._row_elements
         if elements > _MOST_ELEMENTS:
             return math.inf
         return elements * (_WIDENED_NS if elements <= _KEPT_ELEMENTS else _WIDENED_NEW_NS)
 
     def _dense_ns(self) -> float:
-        elements = self.num_touched * self.num_features
+        elements = self._row_elements
+        if max(elements, self.num_products * self.num_touched) > _MOST_ELEMENTS:
+            return math.inf
         making_ns = self._widening_ns() if self.is_narrow else _COPIED_NS * elements
         multiplying_ns = _DENSE_PRODUCT_NS * self.num_products * elements
         picking_ns = _PICKED_ENTRY_NS * self.num_entries
@@ -96,13 +104,15 @@ class Problem:
         widened = num_chunks * touched * (1 - math.exp(-of_chunk / touched))
         widened = min(widened, self.num_entries, max(touched, self.num_row_labels))
         widening_ns = widened * self.num_features * _WIDENED_NS
-        return num_chunks * self._marking_ns() + widening_ns + self._sampling_ns()
+        # Once for the whole batch, before anything is chosen.
+        marking_ns = (1 + max(1.0, num_chunks)) * self._marking_ns()
+        return marking_ns + widening_ns + self._sampling_ns()
 
 
 def choose(problem: Problem) -> Way:
     """The way that the model of time prefers; the first of equals.
 
-    In chunks only where there is more than one: else it is ``sampled``.
+    ``chunked`` only where the batch's rows are more than one chunk's: else it is ``sampled``.
     """
     ways = WAYS
     if problem.num_entries * problem.num_features <= CHUNK_ELEMENTS:

@@ -58,10 +58,10 @@ class Cell:
 Cells = dict[Point, dict[str, Cell]]
 
 
-def contenders_of(op: str, device: torch.device) -> tuple[Contender, ...]:
-    """All that is compared for an op, ours first."""
+def contenders_of(op: str, device: torch.device, dtype: str) -> tuple[Contender, ...]:
+    """All that is compared for an op in a dtype, ours first."""
     if op == "masked_scores":
-        return (*ours.scores(device), *baselines.SCORES)
+        return (*ours.scores(device, dtype), *baselines.SCORES)
     return (*ours.LOSSES, *baselines.LOSSES)
 
 
@@ -81,7 +81,7 @@ def measure(
     cells: Cells = {}
     heads: tuple[tuple[object, ...], Heads] | None = None
     for number, point in enumerate(points):
-        contenders = contenders_of(point.op, device)
+        contenders = contenders_of(point.op, device, point.dtype)
         left_s = deadline_s - time.monotonic()
         if left_s <= 0:
             cells[point] = {each.name: Cell(reason="time") for each in contenders}

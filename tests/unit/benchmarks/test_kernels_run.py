@@ -45,10 +45,12 @@ def test_points_are_measured_and_reported() -> None:
     assert text.count("| masked_scores |") == 2
     rows = as_json(cells, _CPU, _MACHINE)["rows"]
     names = {row["impl"] for row in rows}
+    assert [row["dtype"] for row in rows if row["impl"] == "chunked"] == ["bf16"]
     assert names == {
         "auto",
         "sampled",
         "dense",
+        "chunked",
         "baseline_dense",
         "baseline_gather_bmm",
         "baseline_loop",
@@ -92,7 +94,7 @@ def test_a_wrong_result_of_ours_ends_the_run(monkeypatch: pytest.MonkeyPatch) ->
 
         return call
 
-    monkeypatch.setattr(ours, "scores", lambda _: (Contender("auto", zeros),))
+    monkeypatch.setattr(ours, "scores", lambda *_: (Contender("auto", zeros),))
     with pytest.raises(WrongResultError, match="auto at masked_scores fp32"):
         _measure([_POINT], time.monotonic() + 60)
 

@@ -10,7 +10,7 @@ import torch
 
 from kernels import _entries_torch, masked_scores
 from kernels._entries_torch import force_way
-from kernels._ways_torch import WAYS, Problem, Way, choose
+from kernels._ways_torch import CHUNK_ELEMENTS, WAYS, Problem, Way, choose
 
 # As on Shopify's taxonomy, a batch of many categories.
 MANY = Problem(
@@ -48,8 +48,18 @@ def test_every_way_gives_the_same_scores(
     indptr = torch.tensor([0, 5, 9, 9, 10])
     indices = torch.tensor([each for row in rows for each in row])
     mask_rows = torch.tensor([3, 0, 2, 1, 0])
+    taken = []
+    for name in ("_picked", "_chunked", "_sampled"):
+        spied = getattr(_entries_torch, name)
+        monkeypatch.setattr(
+            _entries_torch, name, lambda *a, n=name, f=spied: taken.append(n) or f(*a)
+        )
     force_way(way)
     _, scores = masked_scores(features, weight, bias, indptr, indices, mask_rows)
+    in_chunks = way == "chunked" and dtype == torch.bfloat16
+    assert taken[0] == ("_chunked" if in_chunks else "_picked" if way == "dense" else "_sampled")
+    # A chunk holds one of the five products at least.
+    assert taken.count("_sampled") == (5 if in_chunks else 0 if way == "dense" else 1)
 
     logits = features.double() @ weight.double().T + bias.double()
     wanted = [logits[product, rows[row]] for product, row in enumerate(mask_rows.tolist())]
@@ -63,13 +73,28 @@ def test_a_batch_of_one_category_is_dense_and_one_of_many_is_not() -> None:
     assert choose(MANY) == "sampled"
 
 
+def test_what_memory_does_not_allow_is_not_chosen() -> None:
+    all_labels = replace(
+        MANY,
+        num_products=64,
+        num_features=768,
+        num_labels=1_000_000,
+        num_entries=64_000_000,
+        num_touched=1_000_000,
+        num_row_labels=1_000_000,
+    )
+    assert choose(all_labels) == "sampled"
+    assert choose(replace(all_labels, is_narrow=True)) == "chunked"
+    assert choose(replace(all_labels, num_features=1, num_products=512)) == "sampled"
+
+
 def test_one_product_is_sampled_in_place_but_where_it_must_be_widened() -> None:
     single = replace(ONE, num_products=1, num_entries=489)
     assert choose(single) == "sampled"
     assert choose(replace(single, is_narrow=True)) == "dense"
 
 
-def test_rows_are_widened_at_once_up_to_what_memory_stands() -> None:
+def test_rows_are_widened_at_once_up_to_what_memory_allows() -> None:
     narrow = replace(MANY, is_narrow=True)
     assert choose(narrow) == "sampled"
     # Few entries of each touched label: widening them all costs more than the chunks do.
@@ -79,4 +104,7 @@ def test_rows_are_widened_at_once_up_to_what_memory_stands() -> None:
 
 def test_one_chunk_is_no_way_of_its_own() -> None:
     few = replace(MANY, num_products=8, num_entries=3_900, num_touched=3_600, is_narrow=True)
-    assert choose(replace(few, num_features=384)) in ("sampled", "dense")
+    assert few.num_entries * few.num_features < CHUNK_ELEMENTS
+    # The model counts part of a chunk, as if the rest of it came for nothing.
+    assert min(WAYS, key=few.nanoseconds) == "chunked"
+    assert choose(few) == "dense"

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from training import label_thresholds
 from training.calibrate import attribute_thresholds
 from training.label_thresholds import banded_thresholds
 
@@ -30,24 +32,37 @@ def test_a_band_of_one_label_is_cut_where_that_label_is_right() -> None:
     assert taken.tolist() == POSITIVE[:60].tolist()
 
 
-def test_all_bands_are_cut_at_the_same_odds() -> None:
-    # Each of two bands' labels is right in as many cases as its scores say, one of them seldom.
-    # By its own F1 that one would be taken always.
-    scores = np.concatenate([np.linspace(0, 1, 1000), np.linspace(0, 0.3, 1000)])
-    random = np.random.default_rng(0)
-    positive = random.random(2000) < scores
-    rows = np.repeat([0, 1], 1000)
-    counts = np.bincount(rows[positive], minlength=2)
-    found = banded_thresholds(
-        scores.astype(np.float32), rows, positive, counts, np.array([5000, 200])
-    )
-    own = attribute_thresholds(scores.astype(np.float32), rows, positive, counts)
+# Two bands of one label each, right in as many cases as the scores say, one of them seldom.
+_RANDOM = np.random.default_rng(0)
+SEEN = np.concatenate([np.linspace(0, 1, 1000), np.linspace(0, 0.3, 1000)]).astype(np.float32)
+RIGHT = _RANDOM.random(2000) < SEEN
+OF = np.repeat([0, 1], 1000)
 
-    def micro(cuts: np.ndarray) -> float:
-        taken = scores >= cuts[rows]
-        return 2 * int((taken & positive).sum()) / (int(taken.sum()) + int(positive.sum()))
+
+def cuts() -> np.ndarray:
+    return banded_thresholds(SEEN, OF, RIGHT, np.bincount(OF[RIGHT]), np.array([5000, 200]))
+
+
+def test_all_bands_are_cut_at_the_same_odds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_thresholds, "_MACRO_WEIGHT", 0.0)
+    found = cuts()
+    own = attribute_thresholds(SEEN, OF, RIGHT, np.bincount(OF[RIGHT]))
+    # By its own F1 the second would be taken more often, as far as that rule goes.
+    assert found[1] > 0.25 > own[1]
+
+    def micro(thresholds: np.ndarray) -> float:
+        taken = thresholds[OF] <= SEEN
+        return 2 * int((taken & RIGHT).sum()) / (int(taken.sum()) + int(RIGHT.sum()))
 
     assert micro(found) > micro(own)
+
+
+def test_macro_f1_lowers_the_cut_of_what_is_seldom_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_macro = cuts()
+    monkeypatch.setattr(label_thresholds, "_MACRO_WEIGHT", 0.0)
+    without = cuts()
+    assert with_macro[0] == without[0]
+    assert with_macro[1] < without[1]
 
 
 def test_a_band_with_little_to_go_by_joins_the_next() -> None:
