@@ -96,6 +96,7 @@ def ablate(
         recipe=used,
         command=asked.command(used, **own),
         hardware=asked.hardware,
+        notes=asked.notes,
         measures={key: _named(each, num_products) for key, each in figures.items()},
         own=_intervals(whole, None, num_products),
         differences={

@@ -34,9 +34,10 @@ def write_page(found: Ablation, out: Path) -> None:
             "seen in training and in the split.",
         ],
         found.command,
-        [_rows(found), _differences(found), _sources(found)],
+        [_rows(found), *_wanted(found), _differences(found), _sources(found)],
         [],
         found.hardware,
+        found.notes,
     )
     page.write(out, stem, _json(found))
 
@@ -50,6 +51,7 @@ def _json(found: Ablation) -> dict[str, Any]:
         "recipe": found.recipe,
         "command": found.command,
         "systems": found.measures,
+        "wanted": dict(zip(_measures(found), found.table.wanted.get(found.data, ()), strict=False)),
         "elsewhere": {found.table.elsewhere_name: found.table.elsewhere.get(found.data, ())},
         "intervals": {name: asdict(each) for name, each in found.own.items()},
         "differences": {
@@ -85,6 +87,22 @@ def _rows(found: Ablation) -> Section:
     columns = ["row", *(_SHOWN[each] for each in measures), "products/s, measured twice over"]
     note = "Speed: on the hardware above; attributes are scored for both categories."
     return Section("Rows", columns, rows, note)
+
+
+def _wanted(found: Ablation) -> list[Section]:
+    """The least that is wanted of the whole, where the table says it, and what it lacks."""
+    wanted = found.table.wanted.get(found.data)
+    if not wanted:
+        return []
+    measures = _measures(found)
+    of = found.measures[found.table.whole]
+    least = [f"{each:.3f}" for each in wanted]
+    lacks = [
+        "reached" if of[name] >= each else f"missed by {100 * (each - of[name]):.2f} points"
+        for name, each in zip(measures, wanted, strict=False)
+    ]
+    columns = ["", *(_SHOWN[each] for each in measures)]
+    return [Section("Wanted", columns, [["at least", *least], ["", *lacks]])]
 
 
 def _differences(found: Ablation) -> Section:

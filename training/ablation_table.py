@@ -31,6 +31,7 @@ class AblationTable:
 
     Attributes:
         elsewhere: figures of a system that is not trained here, by data set, in ``NAMES``' order.
+        wanted: the least that is wanted of the whole, likewise.
     """
 
     kind: Literal["parts"]
@@ -40,6 +41,7 @@ class AblationTable:
     rows: tuple[AblationRow, ...]
     elsewhere_name: str = ""
     elsewhere: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    wanted: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ class Ablation:
     recipe: str
     command: str
     hardware: str
+    notes: str
     measures: Mapping[str, Mapping[str, float]]
     own: Mapping[str, Interval]
     differences: Mapping[str, Mapping[str, Interval]]

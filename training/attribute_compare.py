@@ -87,6 +87,7 @@ def compare_attributes(
         recipe=used,
         command=asked.command(used, **own),
         hardware=asked.hardware,
+        notes=asked.notes,
     )
     write_pages(found, asked.out)
     return found

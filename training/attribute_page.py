@@ -56,6 +56,7 @@ def write_pages(found: AttributeComparison, out: Path) -> None:
         [*(_section(found, part) for part in _PARTS), *_means(found), *_groups(found, gains)],
         plots,
         found.hardware,
+        found.notes,
     )
     page.write(out, stem, _json(found))
 

@@ -74,6 +74,7 @@ class AttributeComparison:
     recipe: str
     command: str
     hardware: str
+    notes: str
 
 
 def load_attribute_table(name: str) -> AttributeTable:

@@ -172,6 +172,7 @@ def compare_categories(asked: Asked, say: Callable[[str], object] = print) -> Ca
         results=results,
         command=asked.command(asked.recipe or table.recipe),
         hardware=asked.hardware,
+        notes=asked.notes,
         heads_alone=any(
             isinstance(each.system, DhpcSettings) and each.system.gear == "frozen"
             for each in made.values()

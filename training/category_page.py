@@ -68,6 +68,7 @@ class CategoryComparison:
     results: Mapping[str, RowResult]
     command: str
     hardware: str
+    notes: str
     heads_alone: bool
 
 
@@ -94,6 +95,7 @@ def write_category_page(found: CategoryComparison, out: Path) -> None:
         [*(_section(found, part) for part in _PARTS), _coverage(found), _sizes(found)],
         plots,
         found.hardware,
+        found.notes,
     )
     page.write(out, stem, _json(found))
 

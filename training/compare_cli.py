@@ -43,8 +43,15 @@ _KINDS: Mapping[str, tuple[Callable[[Asked, Own], Measures], tuple[str, ...]]] =
     "categories": (_categories, ()),
     "parts": (_parts, ("against",)),
 }
-_OF_ALL = ("data", "hardware", "out", "recipe", "rows", "split")
+_OF_ALL = ("data", "hardware", "notes", "out", "recipe", "rows", "split")
 _OWN_KEYS = frozenset(_OF_ALL) | {key for _, keys in _KINDS.values() for key in keys}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"notes={path} cannot be read: {error}") from error
 
 
 @click.command("compare")
@@ -54,7 +61,8 @@ def compare_command(table: str, settings: tuple[str, ...]) -> None:
     """Train a TABLE's rows on one data set and write them beside the paper's own figures.
 
     data and out are folders; recipe=NAME takes another recipe than the table's, rows=a,b some
-    rows only, split=valid another split; hardware=TEXT stands on the page. Tables of attributes:
+    rows only, split=valid another split; hardware=TEXT stands on the page, and what
+    the file notes=FILE says, in Markdown, below its tables. Tables of attributes:
     categories=RELEASE adds a row with predicted categories, against=xr-linear.jsonl,... fills rows
     that are not trained here, JSON lines of {product_id, attributes: [[name, value, score]]}.
     Tables of a system's parts: against=FILE takes another system's predictions in, JSON lines of
@@ -88,6 +96,7 @@ def compare_command(table: str, settings: tuple[str, ...]) -> None:
         rows=[row for row in own.get("rows", "").split(",") if row],
         split=own.get("split", "test"),
         hardware=own.get("hardware", ""),
+        notes=_read(Path(own["notes"])) if "notes" in own else "",
     )
     for key, measures in compare(asked, own).items():
         click.echo(f"{key}: " + ", ".join(f"{name} {of:.4f}" for name, of in measures.items()))

@@ -37,7 +37,11 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A title, what was run on what, tables and plots (PNG files beside the page)."""
+    """A title, what was run on what, tables and plots (PNG files beside the page).
+
+    Attributes:
+        notes: Markdown below them: what people say of the figures.
+    """
 
     title: str
     about: Sequence[str]
@@ -45,13 +49,15 @@ class Page:
     sections: Sequence[Section]
     plots: Sequence[Path]
     hardware: str = ""
+    notes: str = ""
 
     def write(self, folder: Path, stem: str, figures: Mapping[str, Any]) -> None:
         """``stem`` with ``.md``, ``.html`` and ``.json``: figures, and what they were made with."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{stem}.md").write_text(self.markdown(folder), encoding="utf-8")
         (folder / f"{stem}.html").write_text(self.html(), encoding="utf-8")
-        document = {**figures, "hardware": self.hardware, **_made()}
+        said = {"hardware": self.hardware, "notes": self.notes}
+        document = {**figures, **said, **_made()}
         option = orjson.OPT_INDENT_2
         (folder / f"{stem}.json").write_bytes(orjson.dumps(document, option=option))
 
@@ -70,6 +76,8 @@ class Page:
             lines += [*map(_line, section.rows), ""]
         for plot in self.plots:
             lines += [f"![{plot.stem}]({plot.relative_to(folder).as_posix()})", ""]
+        if self.notes:
+            lines += [self.notes.strip(), ""]
         return "\n".join(lines)
 
     def html(self) -> str:
@@ -91,6 +99,7 @@ class Page:
         for plot in self.plots:
             data = base64.b64encode(plot.read_bytes()).decode()
             parts.append(f'<p><img alt="{plot.stem}" src="data:image/png;base64,{data}"></p>')
+        parts += [f"<p>{html.escape(line)}</p>" for line in self.notes.splitlines() if line]
         body = "\n".join(parts)
         return (
             f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'

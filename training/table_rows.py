@@ -44,7 +44,7 @@ class Asked:
         settings: ``key=value``, for the recipe of every row.
         data: folder of the data set. out: of rows and pages.
         recipe: instead of the table's. rows: keys; none: all. split: to measure on.
-        hardware: what it ran on, for people.
+        hardware: what it ran on, for people. notes: Markdown for the end of the page.
     """
 
     table: str
@@ -55,6 +55,7 @@ class Asked:
     rows: Sequence[str] = ()
     split: str = "test"
     hardware: str = ""
+    notes: str = ""
 
     def command(self, recipe: str, **own: str) -> str:
         """What to type for the same comparison elsewhere: no paths of this machine."""

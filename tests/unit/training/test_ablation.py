@@ -9,6 +9,7 @@ import pytest
 from models.errors import SortimentError
 from tests.tiny_shop import write_shop
 from training.ablation import NAMES, ablate
+from training.ablation_page import write_page
 from training.data import DataSet
 from training.evaluate import evaluate
 from training.table_rows import Asked
@@ -43,7 +44,14 @@ def test_rows_beside_another_system(data: Path, tmp_path: Path) -> None:
     against.write_text("".join(json.dumps(line) + "\n" for line in lines))
     out = tmp_path / "out"
     given = [*FAST, f"cache={tmp_path / 'cache'}"]
-    asked = Asked(table="flagship", data=data, out=out, settings=given, rows=["whole", "flat"])
+    asked = Asked(
+        table="flagship",
+        data=data,
+        out=out,
+        settings=given,
+        rows=["whole", "flat"],
+        notes="## Said of it\n\nSmall.\n",
+    )
     found = ablate(asked, against=against)
     assert list(found.measures) == ["whole", "flat", "other.jsonl"]
     measured = evaluate(out / "rows" / "whole", data, split="test")
@@ -66,6 +74,17 @@ def test_rows_beside_another_system(data: Path, tmp_path: Path) -> None:
     ):
         assert part in page
     assert "cache=" not in page
+    assert "## Wanted" not in page
+    assert page.endswith("## Said of it\n\nSmall.\n")
+    assert written["notes"] == asked.notes
+
+    least = tuple(found.measures["whole"][name] for name in NAMES)
+    table = replace(found.table, wanted={"data": (*least[:2], least[2] + 0.02, 0.0)})
+    write_page(replace(found, table=table), out)
+    page = (out / "data-flagship.md").read_text()
+    assert "|  | reached | reached | missed by 2.00 points | reached |" in page
+    wanted = json.loads((out / "data-flagship.json").read_text())["wanted"]
+    assert wanted == dict(zip(NAMES, table.wanted["data"], strict=True))
 
 
 def test_what_cannot_be_measured(
