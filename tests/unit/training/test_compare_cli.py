@@ -17,6 +17,7 @@ from training.cli import cli
         (["dhpc-amazon", "data=d", "out=o", "categories=x"], "categories: not for dhpc-amazon"),
         (["dhpc-amazon", "data=d", "out=o", "against=x"], "a table of categories"),
         (["flagship", "data=d", "out=o", "categories=x"], "a table of parts"),
+        (["flagship", "data=d", "out=o", "notes=gone.md"], "notes=gone.md cannot be read"),
     ],
 )
 def test_what_a_table_does_not_take(arguments: Sequence[str], said: str) -> None:
