@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.calibration import UNCALIBRATED, beta_calibrated
 from models.cascade import CascadeOutputs, cascade_outputs
 from models.dhpc_head import ClassifierHead
 from models.encoders import EncoderConfig, TextEncoder, fast_dtype, pad
@@ -123,7 +124,8 @@ class DhpcNet(nn.Module):
         names: of the classifiers: ``department``, then ``leaf-<row>`` of each department with
             more than one leaf.
         leaves_of: leaf rows of each department, in the order of its classifier's outputs.
-        temperatures: [2], of department and leaf logits in serving.
+        temperatures: [2], of department and leaf logits in serving. calibration: [3], of their
+            product (``models.calibration``).
 
     Args:
         departments: [C], the department row of each leaf row.
@@ -132,6 +134,7 @@ class DhpcNet(nn.Module):
     """
 
     temperatures: Tensor
+    calibration: Tensor
     department_of: Tensor
 
     def __init__(
@@ -175,6 +178,7 @@ class DhpcNet(nn.Module):
             }
         )
         self.register_buffer("temperatures", torch.ones(2))
+        self.register_buffer("calibration", torch.tensor(UNCALIBRATED))
         self.register_buffer("department_of", torch.from_numpy(departments), persistent=False)
 
     def body(self, name: str) -> nn.Module:
@@ -281,8 +285,9 @@ class DhpcCategories:
         return self.read(self.net.body(name), batch)
 
     def encode(self, batch: Prepared) -> Tensor:
-        """Scores of all leaves, [B, C], float32."""
-        return self.outputs(batch).scores(self.net.temperatures)
+        """Calibrated scores of all leaves, [B, C], float32."""
+        scores = self.outputs(batch).scores(self.net.temperatures)
+        return beta_calibrated(scores, self.net.calibration)
 
     @torch.inference_mode()
     def score_categories(self, features: Tensor, top_k: int) -> CategoryScores:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from models.calibration import UNCALIBRATED, beta_calibrated
 from models.cascade import CascadeOutputs
 from models.dhpc import DhpcConfig, DhpcNet, department_rows, predictor_of
 from models.encoders import (
@@ -27,7 +28,7 @@ from models.loading import make_examples
 from models.release import write_release
 from models.segments import SEGMENT_IDS, SegmentPreparer, SegmentTokenizer, grow_segments
 from models.tokens import INPUT_IDS, TOKENIZER_FILE
-from training.abstention import CALIBRATION_FILE, fit_abstention
+from training.abstention import CALIBRATION_FILE, fit_abstention, fit_beta
 from training.dhpc_learner import DhpcLearner, accuracies
 from training.encoding import encoder_place, split_features, training_dtype
 from training.features import encoder_digest
@@ -124,7 +125,7 @@ class DhpcSystem:
         return self._learner
 
     def publish(self, out: Path, epochs: int) -> dict[str, float]:
-        """Temperatures and thresholds from valid; the release."""
+        """Temperatures, calibration and thresholds from valid; the release."""
         recipe, net = self._job.recipe, self._net
         split = self._learner.valid_split
         true = split.targets.leaves
@@ -132,7 +133,10 @@ class DhpcSystem:
         start = net.temperatures.cpu()
         fitted = fit_cascade_temperatures(outputs, start, true)
         net.temperatures.copy_(fitted)
-        scores, best = outputs.scores(fitted).max(dim=1)
+        raw, best = outputs.scores(fitted).max(dim=1)
+        calibration = fit_beta(raw.numpy(), best.numpy() == true)
+        net.calibration.copy_(torch.tensor(calibration or UNCALIBRATED))
+        scores = beta_calibrated(raw, net.calibration.cpu())
         departments = [self._job.taxonomy.department_of(leaf) for leaf in self.categories.ids]
         abstention = fit_abstention(
             scores.numpy(),
