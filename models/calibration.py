@@ -1,24 +1,25 @@
-"""Scores that say how often they are right: beta calibration."""
+"""Scores that say how often they are right: a line in log odds."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-__all__ = ["UNCALIBRATED", "beta_calibrated"]
+__all__ = ["HIGHEST", "UNCALIBRATED", "calibrated"]
 
 # Scores as they are.
-UNCALIBRATED = (1.0, 1.0, 0.0)
+UNCALIBRATED = (1.0, 0.0)
+# What is higher is taken for it: the odds of a score of 1 are infinite, whatever valid says.
+HIGHEST = 1 - 1e-6
 
 
-def beta_calibrated(scores: Tensor, parameters: Tensor) -> Tensor:
-    """``sigmoid(a ln s - b ln(1 - s) + c)`` (Kull, Silva Filho and Flach 2017), in scores' shape.
+def calibrated(scores: Tensor, line: Tensor) -> Tensor:
+    """``sigmoid(a logit(s) + c)`` (Platt 1999), in scores' shape; 0 stays 0.
 
-    It keeps the order of scores. A score of 0 stays 0: nothing was scored there.
+    Higher scores stay higher but for rounding: rank before, not after.
 
     Args:
-        scores: in [0, 1]. parameters: [3]: a and b, at least 0, and c.
+        scores: in [0, 1]. line: [2]: a > 0 and c.
     """
-    slope, rise, shift = parameters.unbind()
-    log_odds = torch.special.xlogy(slope, scores) - torch.special.xlog1py(rise, -scores) + shift
-    return torch.where(scores > 0, torch.sigmoid(log_odds), 0.0)
+    slope, shift = line.unbind()
+    return torch.sigmoid(slope * torch.logit(scores.clamp(max=HIGHEST)) + shift)

@@ -2,7 +2,8 @@
 
     title, description, bullets -> body -> head -> sigmoid: a score for each department
                                 -> body -> head -> sigmoid: a score for each leaf of a department
-    score of a leaf = score of its department * its own score among the department's leaves
+    score of a leaf = score of its department * its own score among the department's leaves,
+                      calibrated on valid
 
 The body is a transformer with segment embeddings, CLS states of every other layer pooled
 (knowledge skip, C.1), or the pooled embeddings of the DNN that the paper compares with
@@ -24,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.calibration import UNCALIBRATED, beta_calibrated
+from models.calibration import UNCALIBRATED, calibrated
 from models.cascade import CascadeOutputs, cascade_outputs
 from models.dhpc_head import ClassifierHead
 from models.encoders import EncoderConfig, TextEncoder, fast_dtype, pad
@@ -124,7 +125,7 @@ class DhpcNet(nn.Module):
         names: of the classifiers: ``department``, then ``leaf-<row>`` of each department with
             more than one leaf.
         leaves_of: leaf rows of each department, in the order of its classifier's outputs.
-        temperatures: [2], of department and leaf logits in serving. calibration: [3], of their
+        temperatures: [2], of department and leaf logits in serving. calibration: [2], of their
             product (``models.calibration``).
 
     Args:
@@ -285,15 +286,19 @@ class DhpcCategories:
         return self.read(self.net.body(name), batch)
 
     def encode(self, batch: Prepared) -> Tensor:
-        """Calibrated scores of all leaves, [B, C], float32."""
-        scores = self.outputs(batch).scores(self.net.temperatures)
-        return beta_calibrated(scores, self.net.calibration)
+        """Scores of all leaves, [B, C], float32, before they are calibrated."""
+        return self.outputs(batch).scores(self.net.temperatures)
 
     @torch.inference_mode()
     def score_categories(self, features: Tensor, top_k: int) -> CategoryScores:
         """As ``models.predictor.CategoryModel``."""
         rows = best_rows(features, top_k)
-        return CategoryScores(rows.cpu().numpy(), features.gather(1, rows).cpu().numpy())
+        scores = self.calibrated(features.gather(1, rows))
+        return CategoryScores(rows.cpu().numpy(), scores.cpu().numpy())
+
+    def calibrated(self, scores: Tensor) -> Tensor:
+        """Scores as they are served, of ``encode``'s; ranked before."""
+        return calibrated(scores, self.net.calibration.to(scores.device))
 
 
 def predictor_of(

@@ -90,19 +90,23 @@ def _rows(found: Ablation) -> Section:
 
 
 def _wanted(found: Ablation) -> list[Section]:
-    """The least that is wanted of the whole, where the table says it, and what it lacks."""
+    """The least that is wanted of the whole on test, where the table says it; what it lacks."""
     wanted = found.table.wanted.get(found.data)
-    if not wanted:
+    if not wanted or found.split != "test":
         return []
     measures = _measures(found)
     of = found.measures[found.table.whole]
     least = [f"{each:.3f}" for each in wanted]
     lacks = [
-        "reached" if of[name] >= each else f"missed by {100 * (each - of[name]):.2f} points"
+        f"{of[name]:.4f}" + ("" if of[name] >= each else f", {_points(each - of[name])} missing")
         for name, each in zip(measures, wanted, strict=False)
     ]
     columns = ["", *(_SHOWN[each] for each in measures)]
-    return [Section("Wanted", columns, [["at least", *least], ["", *lacks]])]
+    return [Section("Wanted", columns, [["at least", *least], ["reached", *lacks]])]
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.2f} points" if share >= 1e-4 else f"{100 * share:.4f} points"
 
 
 def _differences(found: Ablation) -> Section:

@@ -15,12 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 import orjson
-import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from sklearn.linear_model import LogisticRegression
 
-from models.calibration import beta_calibrated
 from models.errors import ReleaseError
 from models.release import Release
 
@@ -30,7 +28,6 @@ __all__ = [
     "DepartmentThreshold",
     "calibrated_shares",
     "fit_abstention",
-    "fit_beta",
     "lowest_score",
     "read_abstention",
 ]
@@ -185,9 +182,11 @@ def lowest_score(scores: NDArray[np.float32], right: NDArray[np.bool_], target: 
 
 
 def calibrated_shares(scores: NDArray[np.float32], right: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Probability that each product is right, given its score, fitted on the very same products.
+    """Probability that each product is right, given its score: beta calibration.
 
-    Where all or none of them are right, or scores say nothing, that share.
+    ``logit p = a ln s - b ln(1 - s) + c`` with a, b >= 0 (Kull, Silva Filho and Flach 2017), so p
+    never falls as the score s rises. Fitted on the very same products; where all or none of them
+    are right, that share.
 
     Args:
         scores: [N], in [0, 1]; right: [N].
@@ -195,29 +194,9 @@ def calibrated_shares(scores: NDArray[np.float32], right: NDArray[np.bool_]) -> 
     Returns:
         [N], float64.
     """
-    fitted = fit_beta(scores, right)
-    if fitted is None:
-        return np.full(len(right), float(right.mean()) if len(right) else 0.0)
-    inside = np.clip(scores.astype(np.float64), _CLOSEST, 1 - _CLOSEST)
-    parameters = torch.tensor(fitted, dtype=torch.float64)
-    return beta_calibrated(torch.from_numpy(inside), parameters).numpy()
-
-
-def fit_beta(
-    scores: NDArray[np.float32], right: NDArray[np.bool_]
-) -> tuple[float, float, float] | None:
-    """Parameters of ``models.calibration.beta_calibrated``, by logistic regression.
-
-    a, b >= 0, so the probability never falls as the score rises.
-
-    Args:
-        scores: [N], in [0, 1]; right: [N].
-
-    Returns:
-        a, b and c; None where all or none are right, or higher scores are not more often so.
-    """
-    if not right.any() or right.all():
-        return None
+    share = float(right.mean()) if len(right) else 0.0
+    if share in (0.0, 1.0):
+        return np.full(len(right), share)
     inside = np.clip(scores.astype(np.float64), _CLOSEST, 1 - _CLOSEST)
     features = np.stack([np.log(inside), -np.log1p(-inside)], axis=1)
     kept = [0, 1]
@@ -226,8 +205,7 @@ def fit_beta(
         fitted.fit(features[:, kept], right)
         slopes = fitted.coef_[0]
         if (slopes >= 0).all():
-            found = np.zeros(2)
-            found[kept] = slopes
-            return float(found[0]), float(found[1]), float(fitted.intercept_[0])
+            found: NDArray[np.float64] = fitted.predict_proba(features[:, kept])[:, 1]
+            return found
         del kept[int(slopes.argmin())]
-    return None
+    return np.full(len(right), share)

@@ -1,4 +1,4 @@
-"""Temperatures and thresholds of labels, fitted on valid.
+"""Temperatures, calibration and thresholds of labels, fitted on valid.
 
 Thresholds of categories are in ``training.abstention``.
 
@@ -10,17 +10,21 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from models.calibration import HIGHEST
 from models.heads import CascadeHead
 
-__all__ = ["attribute_thresholds", "fit_temperatures"]
+__all__ = ["attribute_thresholds", "fit_line", "fit_temperatures"]
 
 # With fewer positives on valid a label's best threshold says little of the next product.
 _MIN_POSITIVES = 20
 # Scores on either side of an attribute threshold have at least this share of the pooled one:
 # a label is never so sure or so unsure that valid could not be wrong about it.
 _WIDEST = 3.0
+# Keeps logarithms finite.
+_LOWEST = 1e-7
 
 
 def fit_temperatures(
@@ -48,6 +52,23 @@ def fit_temperatures(
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     return logs.detach().exp().clamp(0.05, 20.0)
+
+
+def fit_line(scores: NDArray[np.float32], right: NDArray[np.bool_]) -> tuple[float, float] | None:
+    """The line of ``models.calibration.calibrated``, by logistic regression.
+
+    Args:
+        scores: [N], in [0, 1]; right: [N].
+
+    Returns:
+        a > 0 and c; None where all or none are right, or higher scores are not more often so.
+    """
+    if not right.any() or right.all():
+        return None
+    inside = np.clip(scores.astype(np.float64), _LOWEST, HIGHEST)
+    fitted = LogisticRegression(max_iter=1000).fit(np.log(inside / (1 - inside))[:, None], right)
+    slope = float(fitted.coef_[0, 0])
+    return (slope, float(fitted.intercept_[0])) if slope > 0 else None
 
 
 def attribute_thresholds(

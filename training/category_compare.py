@@ -240,7 +240,7 @@ class _Measuring:
         outputs = self._outputs(model, predictor.preparer, items, true, departments, device)
 
         scores, best = outputs.scores(model.net.temperatures.cpu()).max(dim=1)
-        score, predicted = scores.numpy(), best.numpy()
+        score, predicted = model.calibrated(scores).numpy(), best.numpy()
         true_departments = np.where(true >= 0, departments[np.maximum(true, 0)], -1)
         right_departments = outputs.best_departments().numpy() == true_departments
         given = torch.from_numpy(np.maximum(true_departments, 0))

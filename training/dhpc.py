@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from models.calibration import UNCALIBRATED, beta_calibrated
+from models.calibration import UNCALIBRATED, calibrated
 from models.cascade import CascadeOutputs
 from models.dhpc import DhpcConfig, DhpcNet, department_rows, predictor_of
 from models.encoders import (
@@ -28,7 +28,8 @@ from models.loading import make_examples
 from models.release import write_release
 from models.segments import SEGMENT_IDS, SegmentPreparer, SegmentTokenizer, grow_segments
 from models.tokens import INPUT_IDS, TOKENIZER_FILE
-from training.abstention import CALIBRATION_FILE, fit_abstention, fit_beta
+from training.abstention import CALIBRATION_FILE, fit_abstention
+from training.calibrate import fit_line
 from training.dhpc_learner import DhpcLearner, accuracies
 from training.encoding import encoder_place, split_features, training_dtype
 from training.features import encoder_digest
@@ -134,9 +135,9 @@ class DhpcSystem:
         fitted = fit_cascade_temperatures(outputs, start, true)
         net.temperatures.copy_(fitted)
         raw, best = outputs.scores(fitted).max(dim=1)
-        calibration = fit_beta(raw.numpy(), best.numpy() == true)
-        net.calibration.copy_(torch.tensor(calibration or UNCALIBRATED))
-        scores = beta_calibrated(raw, net.calibration.cpu())
+        line = fit_line(raw.numpy(), best.numpy() == true)
+        net.calibration.copy_(torch.tensor(line or UNCALIBRATED))
+        scores = calibrated(raw, net.calibration.cpu())
         departments = [self._job.taxonomy.department_of(leaf) for leaf in self.categories.ids]
         abstention = fit_abstention(
             scores.numpy(),

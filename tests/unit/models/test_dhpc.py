@@ -87,6 +87,12 @@ def test_scores_are_the_product_of_both_classifiers(encoder: Path, bodies: Any, 
     found = model.score_categories(scores, 9)
     assert found.rows.shape == (4, 6)
     assert (np.diff(found.scores, axis=1) <= 0).all()
+    # So steep that many scores are 1 in float32: the best stay the best.
+    net.calibration.copy_(torch.tensor([50.0, 40.0]))
+    steep = model.score_categories(scores, 9)
+    np.testing.assert_array_equal(steep.rows, found.rows)
+    odds = 50 * torch.logit(torch.from_numpy(found.scores).double()) + 40
+    np.testing.assert_allclose(steep.scores, torch.sigmoid(odds).numpy(), rtol=1e-3, atol=1e-30)
 
 
 def _model(net: DhpcNet) -> Any:

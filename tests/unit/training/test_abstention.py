@@ -6,10 +6,8 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-import torch
 from numpy.typing import NDArray
 
-from models.calibration import beta_calibrated
 from models.errors import ReleaseError
 from models.noop import noop_release
 from models.release import read_release
@@ -21,11 +19,9 @@ from training.abstention import (
     DepartmentThreshold,
     calibrated_shares,
     fit_abstention,
-    fit_beta,
     lowest_score,
     read_abstention,
 )
-from training.metrics import reliability
 
 
 def drawn(
@@ -46,23 +42,6 @@ def test_the_target_is_kept_on_other_products(sharper: float) -> None:
         threshold = lowest_score(*drawn(2_000, seed, sharper=sharper), 0.9)
         realised.append(right[other >= threshold].mean())
     assert np.mean(realised) == pytest.approx(0.9, abs=0.004)
-
-
-def test_a_fit_makes_low_scores_say_how_often_they_are_right() -> None:
-    random = np.random.default_rng(0)
-    scores = (0.5 * random.random(4000)).astype(np.float32)
-    right = random.random(4000) < 2 * scores
-    fitted = fit_beta(scores, right)
-    assert fitted is not None
-    found = beta_calibrated(torch.from_numpy(scores), torch.tensor(fitted)).numpy()
-    assert reliability(scores, right).calibration_error > 0.2
-    assert reliability(found, right).calibration_error < 0.03
-
-
-@pytest.mark.parametrize("right", [[True] * 4, [False] * 4, [], [True, True, False, False]])
-def test_there_is_no_fit_where_scores_say_nothing(right: list[bool]) -> None:
-    scores = np.linspace(0.1, 0.9, len(right), dtype=np.float32)
-    assert fit_beta(scores, np.array(right, dtype=bool)) is None
 
 
 def test_calibrated_shares_never_fall_as_the_score_rises() -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+from models.calibration import calibrated
 from models.heads import CascadeHead
-from training.calibrate import attribute_thresholds, fit_temperatures
+from training.calibrate import attribute_thresholds, fit_line, fit_temperatures
+from training.metrics import reliability
 
 
 def test_temperatures_find_what_the_logits_were_scaled_by() -> None:
@@ -44,3 +47,23 @@ def test_no_positives_half() -> None:
         np.zeros(3, dtype=np.int64),
     )
     assert found.tolist() == [0.5, 0.5, 0.5]
+
+
+def test_a_line_makes_low_scores_say_how_often_they_are_right() -> None:
+    random = np.random.default_rng(0)
+    true = random.random(4000)
+    right = random.random(4000) < true
+    # Log odds of half the slope, shifted down.
+    scores = (1 / (1 + np.exp(-(0.5 * np.log(true / (1 - true)) - 1.5)))).astype(np.float32)
+    line = fit_line(scores, right)
+    assert line is not None
+    assert line == (pytest.approx(2, rel=0.1), pytest.approx(3, rel=0.1))
+    found = calibrated(torch.from_numpy(scores), torch.tensor(line)).numpy()
+    assert reliability(scores, right).calibration_error > 0.2
+    assert reliability(found, right).calibration_error < 0.03
+
+
+@pytest.mark.parametrize("right", [[True] * 4, [False] * 4, [], [True, True, False, False]])
+def test_there_is_no_line_where_scores_say_nothing(right: list[bool]) -> None:
+    scores = np.linspace(0.1, 0.9, len(right), dtype=np.float32)
+    assert fit_line(scores, np.array(right, dtype=bool)) is None
