@@ -7,7 +7,7 @@ differences have a paired bootstrap's interval.
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,7 +151,8 @@ class _Measuring:
         self._device = Processes(recipe.device).device
         self._progress = bool(recipe.progress)
         self._labels = {each: row for row, each in enumerate(data.taxonomy.label_ids())}
-        trained = sampled(data, "train", recipe.limit, recipe.seed)
+        self._trained_categories: set[str] = set()
+        trained = self._noted(sampled(data, "train", recipe.limit, recipe.seed))
         self._trained = label_counts(trained, self._labels) > 0
         self._true = [self._rows(sorted(item.label_ids)) for item in self.items]
 
@@ -187,11 +188,13 @@ class _Measuring:
     def figures(self, answers: _Answers) -> list[Figures]:
         """Measures of categories, and of attributes where there are any."""
         true = [item.category for item in self.items]
-        row_of = {each: row for row, each in enumerate(sorted({*true, *answers.categories}))}
+        names = sorted({*true, *answers.categories})
+        row_of = {each: row for row, each in enumerate(names)}
         found = [
             category_figures(
                 np.array([row_of[each] for each in true]),
                 np.array([row_of[each] for each in answers.categories]),
+                np.array([each in self._trained_categories for each in names]),
             )
         ]
         if answers.labels is not None and self._labels:
@@ -204,6 +207,11 @@ class _Measuring:
         true = [item.category for item in self.items]
         right = [one == other for one, other in zip(true, answers.categories, strict=True)]
         return share_by_group([each.partition("/")[0] for each in true], right)
+
+    def _noted(self, products: Iterable[LabelledProduct]) -> Iterator[LabelledProduct]:
+        for item in products:
+            self._trained_categories.add(item.category)
+            yield item
 
     def _rows(self, label_ids: Sequence[str]) -> list[int]:
         return [self._labels.get(each, -1) for each in label_ids]

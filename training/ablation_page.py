@@ -30,8 +30,8 @@ def write_page(found: Ablation, out: Path) -> None:
             found.table.about + ".",
             "",
             f"{found.products:,} products of {found.split}, recipe `{found.recipe}`. Attributes: "
-            "the true category is given, irrelevant labels are dropped, macro F1 is over labels "
-            "seen in training and in the split.",
+            "the true category is given, irrelevant labels are dropped. Macro F1 is over leaves, "
+            "and over labels, seen in training and in the split.",
         ],
         found.command,
         [_rows(found), *_wanted(found), _differences(found), _sources(found)],

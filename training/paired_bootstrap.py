@@ -56,22 +56,26 @@ def intervals(
     return [Interval(*map(float, each)) for each in zip(whole, low, high, strict=True)]
 
 
-def category_figures(true: NDArray[np.int64], predicted: NDArray[np.int64]) -> Figures:
-    """Accuracy and macro F1 (over the classes that are true of a drawn product), K = 2.
+def category_figures(
+    true: NDArray[np.int64], predicted: NDArray[np.int64], trained: NDArray[np.bool_]
+) -> Figures:
+    """Accuracy, and macro F1 over the classes that were trained and are true of a drawn product.
 
     Args:
         true, predicted: [N], class rows.
+        trained: [C], classes that occur in training.
     """
-    size = int(max(true.max(initial=0), predicted.max(initial=0))) + 1
+    size = len(trained)
     right = true == predicted
 
     def measure(weights: Weights) -> NDArray[np.float64]:
         wanted = np.bincount(true, weights, minlength=size)
         given = np.bincount(predicted, weights, minlength=size)
         hits = np.bincount(true[right], weights[right], minlength=size)
-        of_class = wanted > 0
+        of_class = (wanted > 0) & trained
         f1 = 2 * hits[of_class] / (wanted[of_class] + given[of_class])
-        return np.array([hits.sum() / weights.sum(), f1.mean()])
+        macro = f1.mean() if len(f1) else 0.0
+        return np.array([hits.sum() / weights.sum(), macro])
 
     return measure
 

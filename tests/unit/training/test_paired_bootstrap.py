@@ -13,10 +13,13 @@ LABELS = [RANDOM.permutation(9)[: RANDOM.integers(0, 4)].tolist() for _ in range
 FOUND = [[row for row in range(9) if (row in rows) != (RANDOM.random() < 0.1)] for rows in LABELS]
 
 
+ALL = np.ones(8, dtype=np.bool_)
+
+
 def test_figures_are_those_of_the_measures() -> None:
     ones = np.ones(300)
     names = [str(row) for row in TRUE], [str(row) for row in GIVEN]
-    found = category_figures(TRUE, GIVEN)(ones)
+    found = category_figures(TRUE, GIVEN, ALL)(ones)
     assert found.tolist() == pytest.approx([accuracy(*names), macro_f1(*names)])
     wanted = label_measures(
         *([[str(row) for row in rows] for rows in each] for each in (LABELS, FOUND))
@@ -28,8 +31,17 @@ def test_figures_are_those_of_the_measures() -> None:
 def test_a_product_drawn_twice_counts_twice() -> None:
     weights = np.zeros(300)
     weights[:100] = 2
-    twice = category_figures(TRUE, GIVEN)(weights)
-    assert twice.tolist() == category_figures(TRUE[:100], GIVEN[:100])(np.ones(100)).tolist()
+    twice = category_figures(TRUE, GIVEN, ALL)(weights)
+    assert twice.tolist() == category_figures(TRUE[:100], GIVEN[:100], ALL)(np.ones(100)).tolist()
+
+
+def test_macro_f1_is_over_classes_that_could_be_learned() -> None:
+    trained = np.array([True, True, False, True])
+    true, given = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 3])
+    accuracy, macro = category_figures(true, given, trained)(np.ones(4))
+    assert accuracy == 2 / 4
+    assert macro == pytest.approx((2 / 3 + 2 / 3) / 2)
+    assert category_figures(true, given, ~ALL[:4])(np.ones(4)).tolist() == [0.5, 0]
 
 
 def test_labels_that_cannot_be_given_are_missed() -> None:
@@ -40,7 +52,7 @@ def test_labels_that_cannot_be_given_are_missed() -> None:
 
 
 def test_an_interval_of_a_difference() -> None:
-    better, worse = category_figures(TRUE, TRUE), category_figures(TRUE, GIVEN)
+    better, worse = category_figures(TRUE, TRUE, ALL), category_figures(TRUE, GIVEN, ALL)
     found = intervals(lambda weights: better(weights) - worse(weights), 300, rounds=200)
     share = float((TRUE != GIVEN).mean())
     assert found[0].figure == pytest.approx(share)
