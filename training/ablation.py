@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +68,9 @@ def ablate(
         )
     used = asked.recipe or table.recipe
     made = {row.key: row_recipe(asked, used, row.key, row.settings) for row in chosen}
+    if made[table.whole].limit is not None:
+        # Figures of all training products say nothing beside those of some.
+        table = replace(table, elsewhere={}, wanted={})
     measuring = _Measuring(made[table.whole], asked.split)
     others = None if against is None else measuring.read(against)
     figures: dict[str, list[Figures]] = {}
