@@ -32,8 +32,8 @@ __all__ = [
 ]
 
 _FOLDER = Path(__file__).parent / "tables"
-# Settings that decide nothing but where and how a row is trained.
-_NOT_A_MATTER = ("cache", "device", "progress", "resume", "tensorboard")
+# Settings that decide nothing of what a row becomes.
+_NOT_A_MATTER = ("about", "cache", "device", "progress", "resume", "tensorboard")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
