@@ -35,3 +35,15 @@ class DeviceMasks:
             torch.from_numpy(masks.indptr).to(device),
             torch.from_numpy(masks.indices.astype(np.int64)).to(device),
         )
+
+    def pairs(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Owner in [0, B) and label row of each relevant pair, int64, of mask rows [B]; -1: none.
+
+        In the order of ``kernels.masked_scores``.
+        """
+        starts = self.indptr[rows.clamp(min=0)]
+        lengths = torch.where(rows >= 0, self.indptr[rows.clamp(min=0) + 1] - starts, 0)
+        owners = torch.repeat_interleave(lengths)
+        shifts = starts - (lengths.cumsum(0) - lengths)
+        places = torch.arange(len(owners), device=rows.device) + shifts[owners]
+        return owners, self.indices[places]

@@ -39,7 +39,8 @@ from models.predict import leaf_rows
 from models.predictor import CategoryScores, Encoder, LabelScores, Predictor
 from models.prepare import Prepared, Ragged
 from models.release import Release
-from models.taxonomy import Taxonomy
+from models.rivals import Rivals
+from models.taxonomy import Taxonomy, attribute_rows
 from models.tokens import INPUT_IDS, TOKENIZER_FILE, TextTokenizer
 
 __all__ = [
@@ -71,6 +72,8 @@ class FlagshipConfig:
         hidden: whether a hidden layer lies before the heads.
         category_dim: width of the category's embedding that the attribute head is told; 0: it is
             not told.
+        exclusive: ids of the attributes of which a product has one value, where labels' scores
+            are calibrated and know their rivals (``models.rivals``); None: they are the head's.
     """
 
     encoder: EncoderConfig | None
@@ -85,6 +88,7 @@ class FlagshipConfig:
     bullets_rows: int | None = None
     hidden: bool = False
     category_dim: int = 0
+    exclusive: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens < 8 or min(self.bag_dim, self.members) < 1 or self.category_dim < 0:
@@ -118,6 +122,7 @@ class FlagshipConfig:
             "hashing": self.hashing.to_json(),
             "rest_hashing": None if rest is None else rest.to_json(),
             "bullets_hashing": None if bullets is None else bullets.to_json(),
+            "exclusive": None if self.exclusive is None else list(self.exclusive),
         }
 
     @classmethod
@@ -129,23 +134,29 @@ class FlagshipConfig:
         """
         try:
             encoder, rest = raw["encoder"], raw.get("rest_hashing")
-            bullets = raw.get("bullets_hashing")
+            bullets, exclusive = raw.get("bullets_hashing"), raw.get("exclusive")
             return cls(
                 **{key: value for key, value in raw.items() if key not in _OWN_JSON},
                 encoder=None if encoder is None else EncoderConfig.from_json(encoder),
                 hashing=HashingConfig.from_json(raw["hashing"]),
                 rest_hashing=None if rest is None else HashingConfig.from_json(rest),
                 bullets_hashing=None if bullets is None else HashingConfig.from_json(bullets),
+                exclusive=None if exclusive is None else tuple(map(str, exclusive)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the release's config is not a flagship's: {error!r}") from error
 
 
-_OWN_JSON = ("encoder", "hashing", "rest_hashing", "bullets_hashing")
+_OWN_JSON = ("encoder", "hashing", "rest_hashing", "bullets_hashing", "exclusive")
 
 
 class FlagshipNet(nn.Module):
-    """Encoder, vocabularies, mixer and heads; either head may be absent, not both."""
+    """Encoder, vocabularies, mixer and heads; either head may be absent, not both.
+
+    Args:
+        attribute_of: [L], ``taxonomy.attribute_rows`` of the config's exclusive attributes; needed
+            where it has any.
+    """
 
     def __init__(
         self,
@@ -155,6 +166,7 @@ class FlagshipNet(nn.Module):
         num_labels: int,
         encoder: TextEncoder | None = None,
         vocabularies: Sequence[Vocabulary] | None = None,
+        attribute_of: Sequence[int] = (),
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -184,6 +196,9 @@ class FlagshipNet(nn.Module):
             self.told = CategoryTold(width, len(departments), config.category_dim, members)
             width = self.told.num_features
         self.attribute = AttributeHead(members * width, num_labels) if num_labels else None
+        self.rivals: Rivals | None = None
+        if num_labels and config.exclusive is not None:
+            self.rivals = Rivals(attribute_of)
 
     def bag_inputs(self, arrays: Mapping[str, Ragged], device: torch.device) -> list[BagInput]:
         """What each bag sums, of a batch's hashed ids."""
@@ -294,9 +309,8 @@ def predictor_of(
                 raise ValueError("an attribute head that is told the category needs the taxonomy")
             leaf_of = np.full(len(taxonomy.categories), -1, dtype=np.int64)
             leaf_of[leaf_rows(taxonomy, categories)] = np.arange(len(categories))
-        attribute = _Attributes(
-            net.told, MaskedAttributes(net.attribute, encoder, labels, label_thresholds), leaf_of
-        )
+        masked = MaskedAttributes(net.attribute, encoder, labels, label_thresholds, net.rivals)
+        attribute = _Attributes(net.told, masked, leaf_of)
     return Predictor(preparer, category, attribute)
 
 
@@ -318,10 +332,12 @@ def load_flagship(
         departments = [
             row_of[release.taxonomy.department_of(leaf)] for leaf in release.categories.ids
         ]
+    labels = release.labels or LabelSpace(())
     net = FlagshipNet(
         config,
         departments=departments,
-        num_labels=len(release.labels) if release.labels is not None else 0,
+        num_labels=len(labels),
+        attribute_of=attribute_rows(release.taxonomy, labels, config.exclusive or ()),
     )
     release.fill(net)
     tokenizer = None

@@ -16,7 +16,7 @@ from kernels import MaskedLinear
 from models.device_masks import DeviceMasks
 from models.predictor import CategoryScores, LabelScores
 
-__all__ = ["AttributeHead", "CascadeHead", "best_rows"]
+__all__ = ["AttributeHead", "CascadeHead", "best_first", "best_rows"]
 
 
 class CascadeHead(nn.Module):
@@ -131,6 +131,13 @@ class AttributeHead(MaskedLinear):
                 num_categories=len(np.unique(mask_rows)),
             )
         )
-        owner = np.repeat(np.arange(len(mask_rows)), np.diff(indptr))
-        order = np.lexsort((rows, -scores, owner))
-        return LabelScores(indptr, rows[order], scores[order])
+        return best_first(indptr, rows, scores)
+
+
+def best_first(
+    indptr: NDArray[np.int64], rows: NDArray[np.int64], scores: NDArray[np.float32]
+) -> LabelScores:
+    """Scores in each product's order of preference; among equals the lowest label row first."""
+    owner = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    order = np.lexsort((rows, -scores, owner))
+    return LabelScores(indptr, rows[order], scores[order])

@@ -6,7 +6,7 @@ paper (ave-label-masking, section 3): the pairs that products of a category can 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -25,6 +25,7 @@ __all__ = [
     "Relevant",
     "Taxonomy",
     "Value",
+    "attribute_rows",
     "compile_mask",
     "compile_masks",
     "label_id",
@@ -298,6 +299,15 @@ def compile_mask(
     """
     rows = [label_space.row_of.get(each, -1) for each in taxonomy.relevant_label_ids(category_id)]
     return _kept(np.array(rows, dtype=np.int64))
+
+
+def attribute_rows(
+    taxonomy: Taxonomy, label_space: LabelSpace, attribute_ids: Collection[str]
+) -> list[int]:
+    """Each label's attribute by its number in the taxonomy, [L]; -1: not among the ids."""
+    kept = frozenset(attribute_ids)
+    number_of = {each: number for number, each in enumerate(taxonomy.attributes) if each in kept}
+    return [number_of.get(taxonomy.label(each).attribute_id, -1) for each in label_space.ids]
 
 
 def _rows_of_labels(taxonomy: Taxonomy, label_space: LabelSpace) -> NDArray[np.int64]:

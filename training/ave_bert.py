@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kernels import masked_scores
 from models.ave_bert import (
     AveBertConfig,
     AveBertNet,
@@ -33,6 +32,7 @@ from models.device_masks import DeviceMasks
 from models.encoders import last_layers, load_pretrained
 from models.errors import SortimentError
 from models.loading import make_examples
+from models.masked_attributes import relevant_scores
 from models.prepare import Ragged
 from models.release import write_release
 from models.tokens import INPUT_IDS, TOKENIZER_FILE, TextTokenizer
@@ -121,10 +121,10 @@ class AveBertSystem:
     def publish(self, out: Path, epochs: int) -> dict[str, float]:
         """Thresholds of 0.5 or from valid; a release without a category model."""
         learner, recipe = self._learner, self._job.recipe
-        indptr, labels, scores = learner.label_scores(learner.valid_split)
+        owners, labels, scores = learner.label_scores(learner.valid_split)
         targets = learner.valid_split.targets
         num_labels = len(self.labels)
-        positive = positive_labels(indptr, labels, targets, num_labels)
+        positive = positive_labels(owners, labels, targets, num_labels)
         num_positives = np.bincount(
             np.asarray(targets.positives.values, dtype=np.int64), minlength=num_labels
         )
@@ -295,36 +295,24 @@ class AveBertLearner:
     def label_scores(
         self, split: Split
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Every relevant label's score, the true category given.
-
-        Returns:
-            CSR: indptr [N + 1], label rows [M], scores [M].
-        """
-        head = self.net.attribute
-        counts, labels, scores = [], [], []
+        """Product, label row and score of each relevant pair, [M] each; the true category given."""
+        owners, labels, scores = [], [], []
         for first in range(0, len(split), _VALID_BATCH):
             rows = np.arange(first, min(first + _VALID_BATCH, len(split)))
-            leaves = split.targets.leaves[rows]
-            indptr, of_rows = masked_scores(
-                self.features(split, rows),
-                head.weight,
-                head.bias,
-                self._relevant.indptr,
-                self._relevant.indices,
-                torch.from_numpy(leaves).to(self._device),
-            )
-            counts.append(np.diff(indptr.cpu().numpy()))
-            found = [self._rows.relevant.row(leaf) for leaf in leaves.tolist()]
-            labels.append(self._rows.label_of[np.concatenate(found)])
-            scores.append(of_rows.cpu().numpy())
-        ends = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
-        return ends, np.concatenate(labels), np.concatenate(scores)
+            leaves = torch.from_numpy(split.targets.leaves[rows]).to(self._device)
+            features = self.features(split, rows)
+            found = relevant_scores(self.net.attribute, None, features, self._relevant, leaves)
+            of_rows, of_labels, of_scores = (part.cpu().numpy() for part in found)
+            owners.append(of_rows + first)
+            labels.append(self._rows.label_of[of_labels])
+            scores.append(of_scores)
+        return np.concatenate(owners), np.concatenate(labels), np.concatenate(scores)
 
     def measure(self) -> Mapping[str, float]:
         """Micro F1 on valid at 0.5, the true category given."""
         targets = self.valid_split.targets
-        indptr, labels, scores = self.label_scores(self.valid_split)
-        hits = positive_labels(indptr, labels, targets, self._rows_labels)
+        owners, labels, scores = self.label_scores(self.valid_split)
+        hits = positive_labels(owners, labels, targets, self._rows_labels)
         taken = scores >= 0.5
         total = int(taken.sum()) + len(targets.positives.values)
         f1 = 2 * int((taken & hits).sum()) / max(1, total)

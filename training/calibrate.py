@@ -15,14 +15,17 @@ from torch import Tensor
 
 from models.calibration import HIGHEST
 from models.heads import CascadeHead
+from models.rivals import Rivals
 
-__all__ = ["attribute_thresholds", "fit_line", "fit_temperatures"]
+__all__ = ["attribute_thresholds", "fit_line", "fit_rivals", "fit_temperatures"]
 
 # With fewer positives on valid a label's best threshold says little of the next product.
 _MIN_POSITIVES = 20
 # Scores on either side of an attribute threshold have at least this share of the pooled one:
 # a label is never so sure or so unsure that valid could not be wrong about it.
 _WIDEST = 3.0
+# Scores of labels below this are not looked at where lines are fitted.
+_NEAR = 1e-3
 # Keeps logarithms finite.
 _LOWEST = 1e-7
 
@@ -69,6 +72,33 @@ def fit_line(scores: NDArray[np.float32], right: NDArray[np.bool_]) -> tuple[flo
     fitted = LogisticRegression(max_iter=1000).fit(np.log(inside / (1 - inside))[:, None], right)
     slope = float(fitted.coef_[0, 0])
     return (slope, float(fitted.intercept_[0])) if slope > 0 else None
+
+
+def fit_rivals(
+    rivals: Rivals, scores: Tensor, owners: Tensor, labels: Tensor, positive: NDArray[np.bool_]
+) -> None:
+    """Fit the lines of ``models.rivals``, each by logistic regression; the head's scores before.
+
+    A line stays as it is where all or none of its pairs are true, or where higher scores, or less
+    of the rivals, would not make a label more likely.
+
+    Args:
+        scores, owners, labels: [M] each, as ``Rivals.evidence``. positive: [M], whether true.
+    """
+    logits, others = (part.numpy() for part in rivals.evidence(scores, owners, labels))
+    has_rivals = (rivals.attribute_of[labels] >= 0).numpy()
+    # What is all but excluded is most of the pairs, and would say where the line goes elsewhere.
+    near = scores.numpy() >= _NEAR
+    for row, of_line in enumerate((~has_rivals & near, has_rivals & near)):
+        right = positive[of_line]
+        if not right.any() or right.all():
+            continue
+        given = np.stack([logits, -others], axis=1)[of_line]
+        fitted = LogisticRegression(max_iter=1000).fit(given, right)
+        slope, against = fitted.coef_[0].tolist()
+        if slope > 0 and against >= 0:
+            line = (slope, against, float(fitted.intercept_[0]))
+            rivals.lines[row] = torch.tensor(line, dtype=torch.float32)
 
 
 def attribute_thresholds(

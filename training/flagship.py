@@ -14,6 +14,7 @@ from models.encoders import Pretrained, load_pretrained
 from models.flagship import FlagshipConfig, FlagshipNet
 from models.flagship_preparer import BAG_IDS, FlagshipPreparer
 from models.hashing import HashingConfig
+from models.taxonomy import attribute_rows
 from models.tokens import INPUT_IDS, TextTokenizer
 from training.encoding import encoder_place, split_features, training_dtype
 from training.features import encoder_digest
@@ -23,7 +24,7 @@ from training.prepared import SplitOnDisk
 from training.recipe import FlagshipSettings
 from training.same_texts import first_of_each, same_texts
 from training.system import Job
-from training.targets import label_spaces
+from training.targets import label_spaces, most_values
 
 __all__ = ["FlagshipSystem"]
 
@@ -128,6 +129,7 @@ class FlagshipSystem:
             bullets_rows=rows[2] if len(rows) > 2 else None,
             hidden=settings.hidden,
             category_dim=settings.category_dim if len(self.labels) else 0,
+            exclusive=self._exclusive(train) if settings.rivals else None,
         )
         department_of = {name: row for row, name in enumerate(job.taxonomy.departments)}
         net = FlagshipNet(
@@ -138,9 +140,15 @@ class FlagshipSystem:
             num_labels=len(self.labels),
             encoder=encoder,
             vocabularies=vocabularies,
+            attribute_of=attribute_rows(job.taxonomy, self.labels, config.exclusive or ()),
             dropout=settings.dropout,
         )
         return config, net
+
+    def _exclusive(self, train: SplitOnDisk) -> tuple[str, ...]:
+        """Attributes that training has, and no training product two values of."""
+        most = most_values(train.targets.positives, self._job.taxonomy, self.labels)
+        return tuple(each for each, values in most.items() if values == 1)
 
     def _vocabularies(self, train: SplitOnDisk) -> list[Vocabulary]:
         """One a bag, of the training products (or texts); none where every bucket has a row."""

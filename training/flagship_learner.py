@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kernels import masked_scores
 from models.bags import BagInput, of_members, without_some
 from models.device_masks import DeviceMasks
 from models.flagship import FlagshipNet
 from models.labels import Masks
+from models.masked_attributes import relevant_scores
 from models.members import joined
 from models.prepare import Prepared, Ragged
 from models.tokens import INPUT_IDS
@@ -230,22 +230,22 @@ class FlagshipLearner:
     def label_scores(
         self, features: Tensor, mask_rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Every relevant label's score, as CSR: indptr [N + 1], label rows and scores [nnz]."""
-        head = self.net.attribute
-        if head is None:
+        """Every relevant label's score, as served: product rows, label rows and scores, [M] each.
+
+        Args:
+            features: [N, M, D], from ``score``. mask_rows: [N], of the categories that are told.
+        """
+        if self.net.attribute is None:
             raise ValueError("there is no attribute head to score labels with")
-        indptr, scores = masked_scores(
+        found = relevant_scores(
+            self.net.attribute,
+            self.net.rivals,
             joined(self._told(features.to(self.device), mask_rows)),
-            head.weight,
-            head.bias,
-            self._masks.indptr,
-            self._masks.indices,
+            self._masks,
             torch.from_numpy(mask_rows).to(self.device),
         )
-        masks = self.train_split.targets.masks
-        rows = [masks.row(row) for row in mask_rows if row >= 0]
-        label_rows = np.concatenate(rows).astype(np.int64) if rows else np.empty(0, dtype=np.int64)
-        return indptr.cpu().numpy(), label_rows, scores.cpu().numpy()
+        owners, label_rows, scores = (part.cpu().numpy() for part in found)
+        return owners, label_rows, scores
 
     def _told(self, features: Tensor, category_rows: NDArray[np.int64]) -> Tensor:
         """Features as the attribute head reads them."""
@@ -262,8 +262,8 @@ class FlagshipLearner:
         if self.net.category is not None:
             found["accuracy"] = float((self.best_leaves(scored) == targets.leaves).mean())
         if self.net.attribute is not None:
-            indptr, label_rows, scores = self.label_scores(scored.features, targets.mask_rows)
-            hits = positive_labels(indptr, label_rows, targets, len(self.net.attribute.bias))
+            owners, label_rows, scores = self.label_scores(scored.features, targets.mask_rows)
+            hits = positive_labels(owners, label_rows, targets, len(self.net.attribute.bias))
             taken = scores >= 0.5
             total = int(taken.sum()) + len(targets.positives.values)
             found["attribute_f1"] = 2 * int((taken & hits).sum()) / max(1, total)
@@ -304,11 +304,10 @@ def _log_shares(leaves: NDArray[np.int64], num_leaves: int) -> Tensor:
 
 
 def positive_labels(
-    indptr: NDArray[np.int64], label_rows: NDArray[np.int64], targets: Targets, num_labels: int
+    owners: NDArray[np.int64], label_rows: NDArray[np.int64], targets: Targets, num_labels: int
 ) -> NDArray[np.bool_]:
-    """Which scored (product, label) pairs are true, [nnz]."""
-    owner = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    """Which scored (product, label) pairs are true, [M]."""
     positives = targets.positives
-    true_owner = np.repeat(np.arange(len(positives)), positives.lengths)
-    true = true_owner * num_labels + np.asarray(positives.values, dtype=np.int64)
-    return np.isin(owner * num_labels + label_rows, true)
+    true_owners = np.repeat(np.arange(len(positives)), positives.lengths)
+    true = true_owners * num_labels + np.asarray(positives.values, dtype=np.int64)
+    return np.isin(owners * num_labels + label_rows, true)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from models.flagship_preparer import FlagshipPreparer
 from models.loading import load_predictor
 from models.product import Product
 from models.release import Release
-from models.taxonomy import Taxonomy
+from models.rivals import Rivals
+from models.taxonomy import Taxonomy, attribute_rows
 from training.carry_over import RowChange, carry_over, category_names, label_names
 from training.features import encoder_digest
 from training.flagship import FlagshipSystem
@@ -23,7 +25,7 @@ from training.predictions import plan
 from training.prepared import SplitOnDisk
 from training.recipe import FlagshipSettings
 from training.system import Job
-from training.targets import label_spaces
+from training.targets import label_spaces, most_values
 
 __all__ = ["RefreshedFlagship"]
 
@@ -64,6 +66,7 @@ class RefreshedFlagship(FlagshipSystem):
             config,
             departments=[row_of[taxonomy.department_of(leaf)] for leaf in self.categories.ids],
             num_labels=len(self.labels),
+            attribute_of=attribute_rows(taxonomy, self.labels, config.exclusive or ()),
             dropout=settings.dropout,
         )
 
@@ -88,7 +91,16 @@ class RefreshedFlagship(FlagshipSystem):
         return {"release": self._release.manifest_sha256}
 
     def _network(self, train: SplitOnDisk) -> tuple[FlagshipConfig, FlagshipNet]:
-        return self._config, self._net
+        config, rivals = self._config, self._net.rivals
+        if rivals is None or config.exclusive is None:
+            return config, self._net
+        # An attribute of which a new product has two values is exclusive no more.
+        taxonomy = self._job.taxonomy
+        most = most_values(train.targets.positives, taxonomy, self.labels)
+        exclusive = tuple(each for each in config.exclusive if most.get(each, 2) < 2)
+        of_labels = attribute_rows(taxonomy, self.labels, exclusive)
+        self._net.rivals = Rivals(of_labels).to(self._job.device)
+        return replace(config, exclusive=exclusive), self._net
 
 
 def _changes(

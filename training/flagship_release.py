@@ -20,7 +20,7 @@ from models.release import write_release
 from models.taxonomy import Taxonomy
 from models.tokens import TOKENIZER_FILE
 from training.abstention import CALIBRATION_FILE, Abstention, By, fit_abstention
-from training.calibrate import attribute_thresholds, fit_temperatures
+from training.calibrate import attribute_thresholds, fit_rivals, fit_temperatures
 from training.flagship_learner import FlagshipLearner, Scored, positive_labels
 from training.label_thresholds import banded_thresholds
 
@@ -146,14 +146,21 @@ def _attributes(
     num_labels = len(fitted.labels)
     if num_labels == 0:
         return np.empty(0, dtype=np.float32), {}
-    targets = fitted.learner.valid_split.targets
-    indptr, rows, scores = fitted.learner.label_scores(scored.features, best)
-    positive = positive_labels(indptr, rows, targets, num_labels)
+    learner = fitted.learner
+    targets = learner.valid_split.targets
+    owners, rows, scores = learner.label_scores(scored.features, best)
+    positive = positive_labels(owners, rows, targets, num_labels)
+    if learner.net.rivals is not None:
+        on_cpu = learner.net.rivals.cpu()
+        of_pairs = [torch.from_numpy(part) for part in (scores, owners, rows)]
+        fit_rivals(on_cpu, of_pairs[0], of_pairs[1], of_pairs[2], positive)
+        on_cpu.to(learner.device)
+        _, _, scores = learner.label_scores(scored.features, best)
     num_positives = np.bincount(
         np.asarray(targets.positives.values, dtype=np.int64), minlength=num_labels
     )
     if bands:
-        trained = fitted.learner.train_split.targets.positives.values
+        trained = learner.train_split.targets.positives.values
         counts = np.bincount(np.asarray(trained, dtype=np.int64), minlength=num_labels)
         thresholds = banded_thresholds(scores, rows, positive, num_positives, counts)
     else:

@@ -142,6 +142,8 @@ class FlagshipSettings:
         masking: the attribute loss counts a product's relevant labels only; False: all labels.
         label_thresholds: ``pooled``, but for labels with enough products on valid, which have
             their own; or by ``bands`` of labels that were trained alike often.
+        rivals: labels' scores are calibrated on valid, and know the other values of an attribute
+            of which no training product has two.
         target_accuracy: of what is assigned rather than sent to review, on valid.
         abstention: whether each department keeps that target by a threshold of its own, or all
             products together by one, as in dhpc-amazon.
@@ -167,6 +169,7 @@ class FlagshipSettings:
     leaf_prior: Annotated[float, Field(ge=0)] = 0.0
     masking: bool = True
     label_thresholds: Literal["pooled", "bands"] = "pooled"
+    rivals: bool = False
     dropout: Dropout = 0.2
     rates: Rates = field(default_factory=Rates)
     target_accuracy: Share = 0.9

@@ -14,10 +14,17 @@ from numpy.typing import NDArray
 from models.errors import SortimentError
 from models.labels import LabelSpace, Masks
 from models.prepare import Ragged
-from models.taxonomy import Taxonomy, compile_masks, label_id
+from models.taxonomy import Taxonomy, attribute_rows, compile_masks, label_id
 from training.data import LabelledProduct
 
-__all__ = ["Labeller", "Oddities", "Targets", "label_counts", "label_spaces"]
+__all__ = [
+    "Labeller",
+    "Oddities",
+    "Targets",
+    "label_counts",
+    "label_spaces",
+    "most_values",
+]
 
 
 @dataclass(slots=True)
@@ -69,6 +76,22 @@ class Targets:
 def label_spaces(taxonomy: Taxonomy) -> tuple[LabelSpace, LabelSpace]:
     """Categories (all leaves) and labels (all of them) to train for, in the taxonomy's order."""
     return LabelSpace(tuple(taxonomy.leaves)), LabelSpace(tuple(taxonomy.label_ids()))
+
+
+def most_values(positives: Ragged, taxonomy: Taxonomy, labels: LabelSpace) -> dict[str, int]:
+    """The most values of each attribute that one product has; 0: none has any.
+
+    Args:
+        positives: rows of rows of ``labels``, each once.
+    """
+    attributes = list(taxonomy.attributes)
+    attribute_of = np.array(attribute_rows(taxonomy, labels, attributes), dtype=np.int64)
+    owners = np.repeat(np.arange(len(positives)), positives.lengths)
+    of_pairs = attribute_of[np.asarray(positives.values, dtype=np.int64)]
+    keys, counts = np.unique(owners * len(attributes) + of_pairs, return_counts=True)
+    most = np.zeros(len(attributes), dtype=np.int64)
+    np.maximum.at(most, keys % max(1, len(attributes)), counts)
+    return dict(zip(attributes, most.tolist(), strict=True))
 
 
 def label_counts(

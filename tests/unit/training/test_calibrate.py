@@ -6,7 +6,8 @@ import torch
 
 from models.calibration import calibrated
 from models.heads import CascadeHead
-from training.calibrate import attribute_thresholds, fit_line, fit_temperatures
+from models.rivals import Rivals
+from training.calibrate import attribute_thresholds, fit_line, fit_rivals, fit_temperatures
 from training.metrics import reliability
 
 
@@ -67,3 +68,31 @@ def test_a_line_makes_low_scores_say_how_often_they_are_right() -> None:
 def test_there_is_no_line_where_scores_say_nothing(right: list[bool]) -> None:
     scores = np.linspace(0.1, 0.9, len(right), dtype=np.float32)
     assert fit_line(scores, np.array(right, dtype=bool)) is None
+
+
+def rivalry(products: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Scores of two exclusive values and one label by itself, for each product."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.sigmoid(torch.randn(3 * products, generator=generator))
+    return scores, torch.arange(products).repeat_interleave(3), torch.arange(3).repeat(products)
+
+
+def test_lines_of_rivals_are_found_again() -> None:
+    scores, owners, labels = rivalry(20_000)
+    true = Rivals([0, 0, -1])
+    true.lines.copy_(torch.tensor([[2.0, 0.0, -0.5], [0.7, 0.9, 0.3]]))
+    shares = true(scores, owners, labels)
+    positive = (
+        torch.rand(len(shares), generator=torch.Generator().manual_seed(1)) < shares
+    ).numpy()
+    fitted = Rivals([0, 0, -1])
+    fit_rivals(fitted, scores, owners, labels, positive)
+    np.testing.assert_allclose(fitted.lines, true.lines, atol=0.12)
+
+
+def test_no_line_where_scores_mislead_or_nothing_is_true() -> None:
+    scores, owners, labels = rivalry(500)
+    rivals = Rivals([0, 0, -1])
+    misled = (scores < 0.5).numpy() & (labels != 2).numpy()
+    fit_rivals(rivals, scores, owners, labels, misled)
+    torch.testing.assert_close(rivals.lines, Rivals([0, 0, -1]).lines)

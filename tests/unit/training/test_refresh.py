@@ -20,6 +20,7 @@ from models.labelled import parse_labelled
 from models.loading import load_predictor, run_self_check
 from models.noop import noop_release
 from models.release import read_release
+from models.rivals import Rivals
 from models.taxonomy import Taxonomy
 from tests.releases import TAXONOMY, reseal
 from tests.tiny_encoder import save_tiny_bert
@@ -184,6 +185,7 @@ def wide(first: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         hidden=True,
         category_dim=4,
         members=2,
+        rivals=True,
         rates=Rates(heads=1e-2, bag=5e-2),
     )
     out = tmp_path_factory.mktemp("wide") / "release"
@@ -262,11 +264,26 @@ def test_a_flagship_without_an_encoder_is_refreshed(
     assert report.published is not None
     release, old = read_release(report.published), read_release(wide.out)
     assert release.config == old.config
+    assert release.config["exclusive"] == ["Color"]
+    assert not torch.equal(release.weights()["rivals.lines"], Rivals([]).lines)
     assert torch.equal(
         release.weights()["vocabularies.0.buckets"], old.weights()["vocabularies.0.buckets"]
     )
     run_self_check(release, load_predictor(release, torch.device("cpu"), "float32"))
     assert report.figures["wide/2"]["category_accuracy_of_new_products"] > 0.9
+
+
+def test_an_attribute_with_two_values_is_exclusive_no_more(wide: Recipe, tmp_path: Path) -> None:
+    both = labelled(1, "gown", "wear/dress", COLORS[0])
+    both["attributes"].append({"name": "Color", "value": COLORS[1]})
+    lines = [both, *(labelled(n, "gown", "wear/dress", COLORS[0]) for n in range(2, 40))]
+    new = write(tmp_path / "new.jsonl", lines)
+    recipe = replace(wide, out=tmp_path / "2", version="2")
+    report = refresh(wide.out, recipe, [new], gates=WIDE, hold=0.02, say=silent)
+    assert report.published is not None
+    release = read_release(report.published)
+    assert release.config["exclusive"] == []
+    run_self_check(release, load_predictor(release, torch.device("cpu"), "float32"))
 
 
 def test_what_the_category_tells_is_carried_over_by_id(wide: Recipe, changed_shop: Path) -> None:
