@@ -4,11 +4,13 @@
     hashed_ids -> embedding bag ------------------> norm ---- concat -> hidden layer -> heads
     rest_ids   -> embedding bag ------------------> norm ---/
     bullets_ids -> embedding bag -----------------> norm --/
+    whole_ids  -> embedding bag ------------------> norm -/
 
 The encoder brings what its pre-training knew (dhpc-amazon, C.1), the bags of hashed words and
 n-grams what its vocabulary has no pieces for, and a memory of names. All feed the same heads. The
 encoder, the second bag (bullets and description, apart from the title), the third (bullets apart
-from both), the hidden layer and the category that attributes are told may each be absent.
+from both), the fourth (all fields once more, together), the hidden layer and the category that
+attributes are told may each be absent.
 
 Legend: B products, T tokens, M members, E encoder features, D features of a member.
 """
@@ -28,7 +30,14 @@ from models.bags import BagInput, Vocabulary, mean_input
 from models.device_masks import DeviceMasks
 from models.encoders import EncoderConfig, TextEncoder, fast_dtype, pad
 from models.errors import ModelError
-from models.flagship_preparer import BAG_IDS, FlagshipPreparer
+from models.flagship_preparer import (
+    BAG_IDS,
+    BULLETS_IDS,
+    HASHED_IDS,
+    REST_IDS,
+    WHOLE_IDS,
+    FlagshipPreparer,
+)
 from models.hashing import HashingConfig
 from models.heads import AttributeHead, CascadeHead
 from models.labels import LabelSpace
@@ -65,10 +74,11 @@ class FlagshipConfig:
         hashing: of all fields, or of the title where ``rest_hashing`` is given.
         rest_hashing: of bullets and description, which then have a bag of their own.
         bullets_hashing: of bullets, where they are not the rest's but have a bag of their own.
+        whole_hashing: of all fields, where they have a bag beside the title's and the rest's.
         members: networks side by side, whose mean answers.
         bag_dim: width of a hashed bag's embeddings, of each member.
-        bag_rows, rest_rows, bullets_rows: rows of the tables where a vocabulary says which buckets
-            have one; None: every bucket has.
+        bag_rows, rest_rows, bullets_rows, whole_rows: rows of the tables where a vocabulary says
+            which buckets have one; None: every bucket has.
         hidden: whether a hidden layer lies before the heads.
         category_dim: width of the category's embedding that the attribute head is told; 0: it is
             not told.
@@ -83,9 +93,11 @@ class FlagshipConfig:
     members: int = 1
     rest_hashing: HashingConfig | None = None
     bullets_hashing: HashingConfig | None = None
+    whole_hashing: HashingConfig | None = None
     bag_rows: int | None = None
     rest_rows: int | None = None
     bullets_rows: int | None = None
+    whole_rows: int | None = None
     hidden: bool = False
     category_dim: int = 0
     exclusive: tuple[str, ...] | None = None
@@ -96,32 +108,35 @@ class FlagshipConfig:
                 f"max_tokens must be at least 8, bag_dim and members 1 and category_dim 0, got "
                 f"{self.max_tokens}, {self.bag_dim}, {self.members}, {self.category_dim}"
             )
-        if self.bullets_hashing is not None and self.rest_hashing is None:
-            raise ValueError("bullets have a bag of their own only where the rest has one")
-        for rows in self.rows:
+        if self.rest_hashing is None and (self.bullets_hashing or self.whole_hashing):
+            raise ValueError("bullets and all fields have a bag only where the rest has one")
+        for rows in self.rows.values():
             if rows is not None and rows < 1:
                 raise ValueError(f"a bag has at least one row, got {rows}")
 
     @property
-    def hashings(self) -> tuple[HashingConfig, ...]:
-        """Of each bag."""
-        more = (self.rest_hashing, self.bullets_hashing)
-        return (self.hashing, *(each for each in more if each is not None))
+    def hashings(self) -> dict[str, HashingConfig]:
+        """Of each bag, by the name of its array."""
+        every = (self.hashing, self.rest_hashing, self.bullets_hashing, self.whole_hashing)
+        pairs = zip(BAG_IDS, every, strict=True)
+        return {name: each for name, each in pairs if each is not None}
 
     @property
-    def rows(self) -> tuple[int | None, ...]:
-        """Of each bag's table where a vocabulary says which."""
-        return (self.bag_rows, self.rest_rows, self.bullets_rows)[: len(self.hashings)]
+    def rows(self) -> dict[str, int | None]:
+        """Of each bag's table where a vocabulary says which, by the name of its array."""
+        every = (self.bag_rows, self.rest_rows, self.bullets_rows, self.whole_rows)
+        pairs = zip(BAG_IDS, every, strict=True)
+        return {name: rows for name, rows in pairs if name in self.hashings}
 
     def to_json(self) -> dict[str, Any]:
         """What ``from_json`` reads."""
-        rest, bullets = self.rest_hashing, self.bullets_hashing
         return {
             **{key: value for key, value in asdict(self).items() if key not in _OWN_JSON},
             "encoder": None if self.encoder is None else self.encoder.to_json(),
-            "hashing": self.hashing.to_json(),
-            "rest_hashing": None if rest is None else rest.to_json(),
-            "bullets_hashing": None if bullets is None else bullets.to_json(),
+            **{
+                key: None if hashing is None else hashing.to_json()
+                for key, hashing in ((key, getattr(self, key)) for key in _HASHINGS)
+            },
             "exclusive": None if self.exclusive is None else list(self.exclusive),
         }
 
@@ -133,21 +148,22 @@ class FlagshipConfig:
             ModelError: fields missing, unknown or out of range.
         """
         try:
-            encoder, rest = raw["encoder"], raw.get("rest_hashing")
-            bullets, exclusive = raw.get("bullets_hashing"), raw.get("exclusive")
+            encoder, exclusive = raw["encoder"], raw.get("exclusive")
+            given = {key: value for key, value in raw.items() if key not in _OWN_JSON}
+            for key in _HASHINGS:
+                if raw.get(key) is not None:
+                    given[key] = HashingConfig.from_json(raw[key])
             return cls(
-                **{key: value for key, value in raw.items() if key not in _OWN_JSON},
+                **given,
                 encoder=None if encoder is None else EncoderConfig.from_json(encoder),
-                hashing=HashingConfig.from_json(raw["hashing"]),
-                rest_hashing=None if rest is None else HashingConfig.from_json(rest),
-                bullets_hashing=None if bullets is None else HashingConfig.from_json(bullets),
                 exclusive=None if exclusive is None else tuple(map(str, exclusive)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the release's config is not a flagship's: {error!r}") from error
 
 
-_OWN_JSON = ("encoder", "hashing", "rest_hashing", "bullets_hashing", "exclusive")
+_HASHINGS = ("hashing", "rest_hashing", "bullets_hashing", "whole_hashing")
+_OWN_JSON = ("encoder", "exclusive", *_HASHINGS)
 
 
 class FlagshipNet(nn.Module):
@@ -175,14 +191,15 @@ class FlagshipNet(nn.Module):
         self.encoder = encoder
         rows = config.rows
         if vocabularies is None:
-            vocabularies = [Vocabulary(each) for each in rows if each is not None]
+            vocabularies = [Vocabulary(each) for each in rows.values() if each is not None]
         self.vocabularies = nn.ModuleList(vocabularies)
-        sizes = [each or of.buckets for each, of in zip(rows, config.hashings, strict=True)]
+        sizes = {name: rows[name] or of.buckets for name, of in config.hashings.items()}
         self.mixer = FeatureMixer(
             encoder_features=0 if encoder is None else encoder.num_features,
-            bag_rows=sizes[0],
-            rest_rows=sizes[1] if len(sizes) > 1 else 0,
-            bullets_rows=sizes[2] if len(sizes) > 2 else 0,
+            bag_rows=sizes[HASHED_IDS],
+            rest_rows=sizes.get(REST_IDS, 0),
+            bullets_rows=sizes.get(BULLETS_IDS, 0),
+            whole_rows=sizes.get(WHOLE_IDS, 0),
             bag_dim=config.bag_dim,
             hidden=config.hidden,
             dropout=dropout,
@@ -345,7 +362,7 @@ def load_flagship(
         tokenizer = TextTokenizer(release.read(TOKENIZER_FILE), config.max_tokens)
     return predictor_of(
         net.to(device),
-        FlagshipPreparer(tokenizer, *config.hashings),
+        FlagshipPreparer(tokenizer, config.hashings),
         categories=release.categories,
         labels=release.labels,
         category_thresholds=release.category_thresholds,

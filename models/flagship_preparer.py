@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,13 +11,14 @@ from models.prepare import Prepared, Ragged
 from models.product import Product
 from models.tokens import INPUT_IDS, TextTokenizer
 
-__all__ = ["BAG_IDS", "BULLETS_IDS", "HASHED_IDS", "REST_IDS", "FlagshipPreparer"]
+__all__ = ["BAG_IDS", "BULLETS_IDS", "HASHED_IDS", "REST_IDS", "WHOLE_IDS", "FlagshipPreparer"]
 
 HASHED_IDS = "hashed_ids"
 REST_IDS = "rest_ids"
 BULLETS_IDS = "bullets_ids"
+WHOLE_IDS = "whole_ids"
 # In the order of the bags.
-BAG_IDS = (HASHED_IDS, REST_IDS, BULLETS_IDS)
+BAG_IDS = (HASHED_IDS, REST_IDS, BULLETS_IDS, WHOLE_IDS)
 
 # Ids of a bag that cost what a token of a small encoder costs: the unit of a batch's budget.
 _IDS_PER_TOKEN = 16
@@ -28,47 +29,40 @@ class FlagshipPreparer:
 
     Args:
         tokenizer: None: there is no encoder, and a product costs what its hashed ids cost.
-        rest_hashing: of bullets and description, where they have a bag of their own.
-        bullets_hashing: of bullets, where they have one of theirs.
+        hashings: by the name of the array. ``hashed_ids`` are of all fields, or of the title where
+            there are ``rest_ids``; these are of description and bullets, or of the description
+            where there are ``bullets_ids``; ``whole_ids`` are of all fields.
     """
 
     def __init__(
-        self,
-        tokenizer: TextTokenizer | None,
-        hashing: HashingConfig,
-        rest_hashing: HashingConfig | None = None,
-        bullets_hashing: HashingConfig | None = None,
+        self, tokenizer: TextTokenizer | None, hashings: Mapping[str, HashingConfig]
     ) -> None:
         self.tokenizer = tokenizer
-        self.hashing = hashing
-        self.rest_hashing = rest_hashing
-        self.bullets_hashing = bullets_hashing
+        self.hashings = hashings
 
     def prepare(self, products: Sequence[Product]) -> Prepared:
-        """Arrays ``input_ids``, ``hashed_ids``, ``rest_ids``, ``bullets_ids``, int32, a row each.
+        """Arrays of token ids, ``input_ids``, and of hashed ids, int32, a row for each product.
 
         Those that the model does not read are not there.
         """
         arrays: dict[str, Ragged] = {}
         if self.tokenizer is not None:
             arrays[INPUT_IDS] = self.tokenizer.encode(products)
-        if self.rest_hashing is None:
-            fields = [(p.title, " ".join(p.bullets), p.description) for p in products]
-            arrays[HASHED_IDS] = hash_fields(fields, self.hashing)
-        else:
-            arrays[HASHED_IDS] = hash_fields([(p.title,) for p in products], self.hashing)
-            bullets = [" ".join(p.bullets) for p in products]
-            if self.bullets_hashing is None:
-                rest = list(zip(bullets, (p.description for p in products), strict=True))
-                arrays[REST_IDS] = hash_fields(rest, self.rest_hashing)
-            else:
-                arrays[REST_IDS] = hash_fields(
-                    [(p.description,) for p in products], self.rest_hashing
-                )
-                arrays[BULLETS_IDS] = hash_fields([(b,) for b in bullets], self.bullets_hashing)
+        texts = [(p.title, " ".join(p.bullets), p.description) for p in products]
+        for name, hashing in self.hashings.items():
+            fields = self._fields(name)
+            arrays[name] = hash_fields([tuple(text[f] for f in fields) for text in texts], hashing)
         if self.tokenizer is not None:
             costs = arrays[INPUT_IDS].lengths
         else:
             hashed = np.stack([ids.lengths for ids in arrays.values()])
             costs = hashed.sum(axis=0) // _IDS_PER_TOKEN
         return Prepared(arrays, np.maximum(costs, 1).astype(np.int32))
+
+    def _fields(self, name: str) -> tuple[int, ...]:
+        """Which of title, bullets and description an array is made of."""
+        if name == WHOLE_IDS or REST_IDS not in self.hashings:
+            return (0, 1, 2)
+        if name == REST_IDS:
+            return (2,) if BULLETS_IDS in self.hashings else (1, 2)
+        return (1,) if name == BULLETS_IDS else (0,)

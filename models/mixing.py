@@ -22,12 +22,12 @@ class FeatureMixer(nn.Module):
     Each part has a norm of its own; the hidden layer adds what the parts say together, in each
     member by itself::
 
-        x = concat(norm(encoded), norm(bag), norm(rest), norm(bullets))
+        x = concat(norm(encoded), norm(bag), norm(rest), norm(bullets), norm(whole))
         features = x + gelu(W x + b)
 
     Args:
         encoder_features: E; 0: there is no encoder.
-        bag_rows, rest_rows, bullets_rows: of the tables; 0: there is no such bag.
+        bag_rows, rest_rows, bullets_rows, whole_rows: of the tables; 0: there is no such bag.
         bag_dim: of each member.
         hidden: whether there is a hidden layer.
         members: M.
@@ -44,6 +44,7 @@ class FeatureMixer(nn.Module):
         bag_dim: int,
         hidden: bool,
         bullets_rows: int = 0,
+        whole_rows: int = 0,
         dropout: float = 0.0,
         bag_std: float = 0.2,
         members: int = 1,
@@ -59,6 +60,8 @@ class FeatureMixer(nn.Module):
             HashedBag(bullets_rows, bag_dim, bag_std, members) if bullets_rows else None
         )
         self.bullets_norm = nn.LayerNorm(bag_dim) if bullets_rows else None
+        self.whole_bag = HashedBag(whole_rows, bag_dim, bag_std, members) if whole_rows else None
+        self.whole_norm = nn.LayerNorm(bag_dim) if whole_rows else None
         self.dropout = dropout
         self.num_features = encoder_features + bag_dim * len(self.bags)
         self.hidden: MemberLinear | None = None
@@ -67,8 +70,8 @@ class FeatureMixer(nn.Module):
 
     @property
     def bags(self) -> tuple[HashedBag, ...]:
-        """The tables: title's, rest's, bullets', as far as there are any."""
-        bags = (self.bag, self.rest_bag, self.bullets_bag)
+        """The tables: title's, rest's, bullets', all fields', as far as there are any."""
+        bags = (self.bag, self.rest_bag, self.bullets_bag, self.whole_bag)
         return tuple(bag for bag in bags if bag is not None)
 
     def forward(self, encoded: Tensor | None, *given: BagInput) -> Tensor:
@@ -76,7 +79,7 @@ class FeatureMixer(nn.Module):
         parts = []
         if self.norm is not None and encoded is not None:
             parts.append(self.norm(encoded).unsqueeze(1).expand(-1, self.members, -1))
-        norms = (self.bag_norm, self.rest_norm, self.bullets_norm)
+        norms = (self.bag_norm, self.rest_norm, self.bullets_norm, self.whole_norm)
         present = (norm for norm in norms if norm is not None)
         for bag, norm, of_bag in zip(self.bags, present, given, strict=True):
             parts.append(norm(bag(of_bag)))

@@ -54,7 +54,7 @@ def tiny_flagship(directory: Path, taxonomy: Taxonomy) -> Release:
             net.mixer.bag_norm.weight.fill_(3.0)
     category_thresholds = np.full(len(categories), 0.4, dtype=np.float32)
     label_thresholds = np.full(len(labels), 0.0, dtype=np.float32)
-    preparer = FlagshipPreparer(TextTokenizer(pretrained.tokenizer, _MAX_TOKENS), config.hashing)
+    preparer = FlagshipPreparer(TextTokenizer(pretrained.tokenizer, _MAX_TOKENS), config.hashings)
     predictor = predictor_of(
         net,
         preparer,

@@ -12,7 +12,13 @@ from typing import Any
 from models.bags import Vocabulary
 from models.encoders import Pretrained, load_pretrained
 from models.flagship import FlagshipConfig, FlagshipNet
-from models.flagship_preparer import BAG_IDS, FlagshipPreparer
+from models.flagship_preparer import (
+    BULLETS_IDS,
+    HASHED_IDS,
+    REST_IDS,
+    WHOLE_IDS,
+    FlagshipPreparer,
+)
 from models.hashing import HashingConfig
 from models.taxonomy import attribute_rows
 from models.tokens import INPUT_IDS, TextTokenizer
@@ -45,13 +51,13 @@ class FlagshipSystem:
             self._pretrained.encoder.to(job.device).eval()
             self._digest = encoder_digest(self._pretrained.encoder)
             tokenizer = TextTokenizer(self._pretrained.tokenizer, settings.max_tokens)
-        self.preparer = FlagshipPreparer(tokenizer, *_hashings(settings))
+        self.preparer = FlagshipPreparer(tokenizer, _hashings(settings))
         self.preparer_key = json.dumps(
             [
                 "flagship",
                 None if tokenizer is None else hashlib.sha256(tokenizer.serialised).hexdigest(),
                 settings.max_tokens,
-                [each.to_json() for each in _hashings(settings)],
+                {name: each.to_json() for name, each in _hashings(settings).items()},
             ]
         )
         taxonomy = job.taxonomy
@@ -113,20 +119,22 @@ class FlagshipSystem:
         """The network to train, and what shapes it."""
         settings, job = self._settings, self._job
         vocabularies = self._vocabularies(train)
-        rows = [len(each.buckets) for each in vocabularies]
         hashings = _hashings(settings)
+        rows = {name: len(each.buckets) for name, each in zip(hashings, vocabularies, strict=False)}
         encoder = None if self._pretrained is None else self._pretrained.encoder
         config = FlagshipConfig(
             encoder=None if encoder is None else encoder.config,
-            hashing=hashings[0],
+            hashing=hashings[HASHED_IDS],
             max_tokens=settings.max_tokens,
             bag_dim=settings.bag_dim,
             members=settings.members,
-            rest_hashing=hashings[1] if len(hashings) > 1 else None,
-            bag_rows=rows[0] if rows else None,
-            bullets_hashing=hashings[2] if len(hashings) > 2 else None,
-            rest_rows=rows[1] if len(rows) > 1 else None,
-            bullets_rows=rows[2] if len(rows) > 2 else None,
+            rest_hashing=hashings.get(REST_IDS),
+            bullets_hashing=hashings.get(BULLETS_IDS),
+            whole_hashing=hashings.get(WHOLE_IDS),
+            bag_rows=rows.get(HASHED_IDS),
+            rest_rows=rows.get(REST_IDS),
+            bullets_rows=rows.get(BULLETS_IDS),
+            whole_rows=rows.get(WHOLE_IDS),
             hidden=settings.hidden,
             category_dim=settings.category_dim if len(self.labels) else 0,
             exclusive=self._exclusive(train) if settings.rivals else None,
@@ -158,7 +166,7 @@ class FlagshipSystem:
         rows = None if self._texts is None else first_of_each(self._texts)
         return [
             Vocabulary.of(train.prepared.arrays[name], hashing.buckets, settings.min_count, rows)
-            for name, hashing in zip(BAG_IDS, _hashings(settings), strict=False)
+            for name, hashing in _hashings(settings).items()
         ]
 
     def _split(self, name: str, split: SplitOnDisk) -> Split:
@@ -182,15 +190,20 @@ def _pretrained(settings: FlagshipSettings) -> Pretrained | None:
     return load_pretrained(encoder_place(settings.encoder), pooling=settings.layer_pooling)
 
 
-def _hashings(settings: FlagshipSettings) -> tuple[HashingConfig, ...]:
-    """Of the one bag, or of the title's, the rest's and, where it has one, the bullets'."""
-    first = HashingConfig(
+def _hashings(settings: FlagshipSettings) -> dict[str, HashingConfig]:
+    """Of each bag that the settings ask for, by the name of its array, in the bags' order."""
+    whole = HashingConfig(
         buckets=settings.hash_buckets,
         ngrams=settings.title_ngrams,
         word_pairs=settings.word_pairs,
-        mark_title=settings.views == "one",
     )
     if settings.views == "one":
-        return (first,)
-    rest = replace(first, ngrams=settings.rest_ngrams)
-    return (first, rest) if settings.views == "two" else (first, rest, rest)
+        return {HASHED_IDS: whole}
+    title = replace(whole, mark_title=False)
+    rest = replace(title, ngrams=settings.rest_ngrams)
+    hashings = {HASHED_IDS: title, REST_IDS: rest}
+    if settings.views == "three":
+        hashings[BULLETS_IDS] = rest
+    if settings.whole_bag:
+        hashings[WHOLE_IDS] = whole
+    return hashings

@@ -128,6 +128,7 @@ class FlagshipSettings:
         word_pairs: neighbouring words are hashed as one too.
         views: ``one`` bag for all fields; ``two``: the title's, and one of bullets and
             description; ``three``: title's, description's and bullets'.
+        whole_bag: all fields have one more bag together, beside those of ``views``.
         title_ngrams, rest_ngrams: lengths of the character n-grams of each; ``title_ngrams`` are
             all fields' where there is one bag.
         min_count: buckets that fewer training products have get no row, and rows are weighted by
@@ -159,6 +160,7 @@ class FlagshipSettings:
     members: Count = 1
     word_pairs: bool = False
     views: Literal["one", "two", "three"] = "one"
+    whole_bag: bool = False
     title_ngrams: tuple[NgramLength, ...] = (2, 3, 4)
     rest_ngrams: tuple[NgramLength, ...] = ()
     min_count: Annotated[int, Field(ge=0)] = 0
@@ -174,6 +176,10 @@ class FlagshipSettings:
     rates: Rates = field(default_factory=Rates)
     target_accuracy: Share = 0.9
     abstention: Literal["department", "overall"] = "department"
+
+    def __post_init__(self) -> None:
+        if self.views == "one" and self.whole_bag:
+            raise ValueError("views=one has a bag of all fields already: leave whole_bag out")
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)

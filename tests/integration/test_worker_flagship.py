@@ -30,6 +30,8 @@ WIDE = {
     "hidden": True,
     "category_dim": 4,
     "members": 2,
+    "whole_bag": True,
+    "rivals": True,
     "label_thresholds": "bands",
 }
 

@@ -11,7 +11,7 @@ from models.device_masks import DeviceMasks
 from models.encoders import load_pretrained
 from models.errors import ModelError
 from models.flagship import FlagshipConfig, FlagshipNet, predictor_of
-from models.flagship_preparer import BULLETS_IDS, FlagshipPreparer
+from models.flagship_preparer import BULLETS_IDS, WHOLE_IDS, FlagshipPreparer
 from models.hashing import HashingConfig
 from models.labels import LabelSpace
 from models.loading import load_predictor, make_examples, run_self_check
@@ -85,7 +85,7 @@ class Made:
             self.config, departments=[0, 1, 1], num_labels=3, encoder=pretrained.encoder
         )
         self.preparer = FlagshipPreparer(
-            TextTokenizer(pretrained.tokenizer, 16), self.config.hashing
+            TextTokenizer(pretrained.tokenizer, 16), self.config.hashings
         )
         self.category_thresholds = np.array([0.5, 0.6, 0.7], dtype=np.float32)
         self.label_thresholds = np.zeros(3, dtype=np.float32)
@@ -214,24 +214,31 @@ def test_a_release_of_another_layout_says_what_to_do(
         load_predictor(read_release(release.directory), CPU, "float32")
 
 
-def test_each_of_three_bags_has_features_of_its_own() -> None:
+def test_each_bag_has_features_of_its_own() -> None:
     hashing = HashingConfig(buckets=101, mark_title=False)
     config = FlagshipConfig(
-        encoder=None, hashing=hashing, rest_hashing=hashing, bullets_hashing=hashing, bag_dim=5
+        encoder=None,
+        hashing=hashing,
+        rest_hashing=hashing,
+        bullets_hashing=hashing,
+        whole_hashing=HashingConfig(buckets=103),
+        bag_dim=5,
     )
     assert FlagshipConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
     net = FlagshipNet(config, departments=[0, 1], num_labels=0).eval()
-    assert len(net.mixer.bags) == 3
-    assert net.mixer.num_features == 15
-    prepared = FlagshipPreparer(None, *config.hashings).prepare(PRODUCTS)
-    whole = net.mixer(None, *net.bag_inputs(prepared.arrays, CPU))
-    bare = {**prepared.arrays, BULLETS_IDS: prepared.arrays[BULLETS_IDS].take(np.array([1, 1, 2]))}
-    without = net.mixer(None, *net.bag_inputs(bare, CPU))
-    changed = (whole != without).any(dim=0)[0]
-    assert changed.tolist() == [False] * 10 + [True] * 5
+    assert len(net.mixer.bags) == 4
+    assert net.mixer.num_features == 20
+    prepared = FlagshipPreparer(None, config.hashings).prepare(PRODUCTS)
+    before = net.mixer(None, *net.bag_inputs(prepared.arrays, CPU))
+    for place, name in ((2, BULLETS_IDS), (3, WHOLE_IDS)):
+        bare = {**prepared.arrays, name: prepared.arrays[name].take(np.array([1, 1, 2]))}
+        without = net.mixer(None, *net.bag_inputs(bare, CPU))
+        changed = (before != without).any(dim=0)[0]
+        assert changed.nonzero()[:, 0].tolist() == list(range(5 * place, 5 * place + 5))
 
 
-def test_bullets_have_no_bag_without_the_rest() -> None:
+@pytest.mark.parametrize("more", ["bullets_hashing", "whole_hashing"])
+def test_no_further_bag_without_the_rest(more: str) -> None:
     hashing = HashingConfig(buckets=101)
     with pytest.raises(ValueError, match="only where the rest has one"):
-        FlagshipConfig(encoder=None, hashing=hashing, bullets_hashing=hashing)
+        FlagshipConfig(encoder=None, hashing=hashing, **{more: hashing})  # type: ignore[arg-type]

@@ -179,6 +179,7 @@ def wide(first: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         kind="flagship",
         encoder="none",
         views="two",
+        whole_bag=True,
         hash_buckets=2048,
         min_count=2,
         bag_dim=16,
@@ -257,7 +258,7 @@ def test_a_flagship_without_an_encoder_is_refreshed(
         [labelled(n, "gown", "wear/gown", "green") for n in range(80)],
     )
     # The network is the release's, whatever shape the recipe has.
-    system = replace(wide.system, min_count=0, hidden=False, category_dim=0, views="one")
+    system = replace(wide.system, min_count=0, hidden=False, category_dim=0, whole_bag=False)
     recipe = replace(wide, data=changed_shop, out=tmp_path / "2", version="2", system=system)
     gates = replace(WIDE, overall=0.5, department=1.0)
     report = refresh(wide.out, recipe, [new], gates=gates, say=silent)
