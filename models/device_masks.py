@@ -41,8 +41,10 @@ class DeviceMasks:
 
         In the order of ``kernels.masked_scores``.
         """
-        starts = self.indptr[rows.clamp(min=0)]
-        lengths = torch.where(rows >= 0, self.indptr[rows.clamp(min=0) + 1] - starts, 0)
+        # A row of no labels at the end is that of -1, and of masks without any row.
+        ends = torch.cat([self.indptr, self.indptr[-1:]])
+        starts = ends[rows]
+        lengths = ends[torch.where(rows >= 0, rows + 1, rows)] - starts
         owners = torch.repeat_interleave(lengths)
         shifts = starts - (lengths.cumsum(0) - lengths)
         places = torch.arange(len(owners), device=rows.device) + shifts[owners]

@@ -128,6 +128,12 @@ class FlagshipConfig:
         pairs = zip(BAG_IDS, every, strict=True)
         return {name: rows for name, rows in pairs if name in self.hashings}
 
+    def attribute_of(self, taxonomy: Taxonomy, labels: LabelSpace) -> list[int]:
+        """What ``FlagshipNet`` needs of labels' attributes, [L]; empty where it needs nothing."""
+        if self.exclusive is None:
+            return []
+        return attribute_rows(taxonomy, labels, self.exclusive)
+
     def to_json(self) -> dict[str, Any]:
         """What ``from_json`` reads."""
         return {
@@ -151,7 +157,8 @@ class FlagshipConfig:
             encoder, exclusive = raw["encoder"], raw.get("exclusive")
             given = {key: value for key, value in raw.items() if key not in _OWN_JSON}
             for key in _HASHINGS:
-                if raw.get(key) is not None:
+                # The first bag is there always.
+                if key == "hashing" or raw.get(key) is not None:
                     given[key] = HashingConfig.from_json(raw[key])
             return cls(
                 **given,
@@ -171,7 +178,7 @@ class FlagshipNet(nn.Module):
 
     Args:
         attribute_of: [L], ``taxonomy.attribute_rows`` of the config's exclusive attributes; needed
-            where it has any.
+            where they are not None.
     """
 
     def __init__(
@@ -215,6 +222,8 @@ class FlagshipNet(nn.Module):
         self.attribute = AttributeHead(members * width, num_labels) if num_labels else None
         self.rivals: Rivals | None = None
         if num_labels and config.exclusive is not None:
+            if len(attribute_of) != num_labels:
+                raise ValueError(f"{num_labels} labels have {len(attribute_of)} attributes")
             self.rivals = Rivals(attribute_of)
 
     def bag_inputs(self, arrays: Mapping[str, Ragged], device: torch.device) -> list[BagInput]:
@@ -354,7 +363,7 @@ def load_flagship(
         config,
         departments=departments,
         num_labels=len(labels),
-        attribute_of=attribute_rows(release.taxonomy, labels, config.exclusive or ()),
+        attribute_of=config.attribute_of(release.taxonomy, labels),
     )
     release.fill(net)
     tokenizer = None

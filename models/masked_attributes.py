@@ -53,10 +53,11 @@ class MaskedAttributes:
         """As ``models.predictor.AttributeModel``; the masks are all it needs of the category."""
         if self._rivals is None:
             return self._head.labels_above(features, masks, mask_rows, self._thresholds)
-        rows = torch.from_numpy(mask_rows).to(features.device)
-        owners, labels, scores = relevant_scores(self._head, self._rivals, features, masks, rows)
+        owners, labels, scores = relevant_scores(
+            self._head, self._rivals, features, masks, mask_rows
+        )
         kept = scores >= self._thresholds[labels]
-        counts = torch.bincount(owners[kept], minlength=len(rows)).cpu().numpy()
+        counts = torch.bincount(owners[kept], minlength=len(mask_rows)).cpu().numpy()
         return best_first(
             np.concatenate([np.zeros(1, dtype=np.int64), counts.cumsum()]),
             labels[kept].cpu().numpy(),
@@ -69,13 +70,16 @@ def relevant_scores(
     rivals: Rivals | None,
     features: Tensor,
     masks: DeviceMasks,
-    mask_rows: Tensor,
+    mask_rows: NDArray[np.int64],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Product in [0, B), label row and score of each relevant pair, [M] each, in masks' order.
 
     Args:
         features: [B, D]. mask_rows: [B], int64; -1: no labels.
     """
-    _, scores = head(features, masks.indptr, masks.indices, mask_rows)
-    owners, labels = masks.pairs(mask_rows)
+    rows = torch.from_numpy(mask_rows).to(features.device)
+    _, scores = head(
+        features, masks.indptr, masks.indices, rows, num_categories=len(np.unique(mask_rows))
+    )
+    owners, labels = masks.pairs(rows)
     return owners, labels, scores if rivals is None else rivals(scores, owners, labels)

@@ -18,6 +18,7 @@ Legend: L labels, M scored (product, label) pairs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ class Rivals(nn.Module):
     """Calibrates scores; before its lines are fitted it leaves them as they are.
 
     Args:
-        attribute_of: [L], as ``taxonomy.attribute_rows``.
+        attribute_of: [L], as ``taxonomy.attribute_rows``; an attribute's labels lie together.
 
     Attributes:
         lines: [2, 3], float32: (a, b, c) of labels without and with rivals.
@@ -44,6 +45,9 @@ class Rivals(nn.Module):
 
     def __init__(self, attribute_of: Sequence[int]) -> None:
         super().__init__()
+        runs = [attribute for attribute, _ in groupby(attribute_of) if attribute >= 0]
+        if len(runs) != len(set(runs)):
+            raise ValueError("labels of one attribute do not lie together in the label space")
         self.register_buffer(
             "attribute_of", torch.tensor(list(attribute_of), dtype=torch.int64), persistent=False
         )
@@ -55,13 +59,14 @@ class Rivals(nn.Module):
 
         Args:
             scores: [M], of a product's every relevant label. owners, labels: [M], int64, the
-                product and the label row of each.
+                product and the label row of each, rising.
         """
         attributes = self.attribute_of[labels]
         # In float64: what is left of the sum without the pair itself may be a millionth of it.
         logits = torch.logit(scores.double(), eps=_LOWEST)
         rooted = (logits / 2).exp()
-        _, group = torch.unique(owners * self._num_groups + attributes + 1, return_inverse=True)
+        keys = owners * self._num_groups + attributes + 1
+        _, group = torch.unique_consecutive(keys, return_inverse=True)
         sums = torch.zeros_like(rooted).index_add_(0, group, rooted)
         others = (sums[group] - rooted).clamp_(min=0)
         return logits, torch.where(attributes >= 0, (_NO_RIVAL + others).log(), 0.0)

@@ -299,7 +299,7 @@ class AveBertLearner:
         owners, labels, scores = [], [], []
         for first in range(0, len(split), _VALID_BATCH):
             rows = np.arange(first, min(first + _VALID_BATCH, len(split)))
-            leaves = torch.from_numpy(split.targets.leaves[rows]).to(self._device)
+            leaves = split.targets.leaves[rows]
             features = self.features(split, rows)
             found = relevant_scores(self.net.attribute, None, features, self._relevant, leaves)
             of_rows, of_labels, of_scores = (part.cpu().numpy() for part in found)

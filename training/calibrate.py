@@ -79,8 +79,8 @@ def fit_rivals(
 ) -> None:
     """Fit the lines of ``models.rivals``, each by logistic regression; the head's scores before.
 
-    A line stays as it is where all or none of its pairs are true, or where higher scores, or less
-    of the rivals, would not make a label more likely.
+    A line stays as it is where fewer than 20 of its pairs are true, or where higher scores are not
+    more often so; it leaves the rivals out where they speak for a label.
 
     Args:
         scores, owners, labels: [M] each, as ``Rivals.evidence``. positive: [M], whether true.
@@ -91,14 +91,21 @@ def fit_rivals(
     near = scores.numpy() >= _NEAR
     for row, of_line in enumerate((~has_rivals & near, has_rivals & near)):
         right = positive[of_line]
-        if not right.any() or right.all():
+        if right.sum() < _MIN_POSITIVES or right.all():
             continue
-        given = np.stack([logits, -others], axis=1)[of_line]
-        fitted = LogisticRegression(max_iter=1000).fit(given, right)
-        slope, against = fitted.coef_[0].tolist()
-        if slope > 0 and against >= 0:
-            line = (slope, against, float(fitted.intercept_[0]))
-            rivals.lines[row] = torch.tensor(line, dtype=torch.float32)
+        slope, against, shift = _line(np.stack([logits, -others], axis=1)[of_line], right)
+        if against < 0:
+            slope, _, shift = _line(logits[of_line, None], right)
+            against = 0.0
+        if slope > 0:
+            rivals.lines[row] = torch.tensor([slope, against, shift])
+
+
+def _line(given: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """Weights of one or two columns (the second 0 for one), and the constant."""
+    fitted = LogisticRegression(max_iter=1000).fit(given, right)
+    weights = [*fitted.coef_[0].tolist(), 0.0]
+    return weights[0], weights[1], float(fitted.intercept_[0])
 
 
 def attribute_thresholds(

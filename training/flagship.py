@@ -20,7 +20,6 @@ from models.flagship_preparer import (
     FlagshipPreparer,
 )
 from models.hashing import HashingConfig
-from models.taxonomy import attribute_rows
 from models.tokens import INPUT_IDS, TextTokenizer
 from training.encoding import encoder_place, split_features, training_dtype
 from training.features import encoder_digest
@@ -148,7 +147,7 @@ class FlagshipSystem:
             num_labels=len(self.labels),
             encoder=encoder,
             vocabularies=vocabularies,
-            attribute_of=attribute_rows(job.taxonomy, self.labels, config.exclusive or ()),
+            attribute_of=config.attribute_of(job.taxonomy, self.labels),
             dropout=settings.dropout,
         )
         return config, net

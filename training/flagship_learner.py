@@ -235,17 +235,21 @@ class FlagshipLearner:
         Args:
             features: [N, M, D], from ``score``. mask_rows: [N], of the categories that are told.
         """
-        if self.net.attribute is None:
+        head = self.net.attribute
+        if head is None:
             raise ValueError("there is no attribute head to score labels with")
-        found = relevant_scores(
-            self.net.attribute,
-            self.net.rivals,
-            joined(self._told(features.to(self.device), mask_rows)),
-            self._masks,
-            torch.from_numpy(mask_rows).to(self.device),
-        )
-        owners, label_rows, scores = (part.cpu().numpy() for part in found)
-        return owners, label_rows, scores
+        parts = []
+        for first in range(0, len(features), _VALID_BATCH):
+            rows = mask_rows[first : first + _VALID_BATCH]
+            told = self._told(features[first : first + _VALID_BATCH].to(self.device), rows)
+            found = relevant_scores(head, self.net.rivals, joined(told), self._masks, rows)
+            owners, labels, scores = (part.cpu().numpy() for part in found)
+            parts.append((owners + first, labels, scores))
+        if not parts:
+            none = np.empty(0, dtype=np.int64)
+            return none, none, np.empty(0, dtype=np.float32)
+        owners, labels, scores = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return owners, labels, scores
 
     def _told(self, features: Tensor, category_rows: NDArray[np.int64]) -> Tensor:
         """Features as the attribute head reads them."""

@@ -17,7 +17,7 @@ from models.loading import load_predictor
 from models.product import Product
 from models.release import Release
 from models.rivals import Rivals
-from models.taxonomy import Taxonomy, attribute_rows
+from models.taxonomy import Taxonomy
 from training.carry_over import RowChange, carry_over, category_names, label_names
 from training.features import encoder_digest
 from training.flagship import FlagshipSystem
@@ -66,7 +66,7 @@ class RefreshedFlagship(FlagshipSystem):
             config,
             departments=[row_of[taxonomy.department_of(leaf)] for leaf in self.categories.ids],
             num_labels=len(self.labels),
-            attribute_of=attribute_rows(taxonomy, self.labels, config.exclusive or ()),
+            attribute_of=config.attribute_of(taxonomy, self.labels),
             dropout=settings.dropout,
         )
 
@@ -91,16 +91,17 @@ class RefreshedFlagship(FlagshipSystem):
         return {"release": self._release.manifest_sha256}
 
     def _network(self, train: SplitOnDisk) -> tuple[FlagshipConfig, FlagshipNet]:
-        config, rivals = self._config, self._net.rivals
-        if rivals is None or config.exclusive is None:
+        config = self._config
+        if self._net.rivals is None or config.exclusive is None:
             return config, self._net
         # An attribute of which a new product has two values is exclusive no more.
         taxonomy = self._job.taxonomy
         most = most_values(train.targets.positives, taxonomy, self.labels)
         exclusive = tuple(each for each in config.exclusive if most.get(each, 2) < 2)
-        of_labels = attribute_rows(taxonomy, self.labels, exclusive)
-        self._net.rivals = Rivals(of_labels).to(self._job.device)
-        return replace(config, exclusive=exclusive), self._net
+        config = replace(config, exclusive=exclusive)
+        rivals = Rivals(config.attribute_of(taxonomy, self.labels))
+        self._net.rivals = rivals.to(self._job.device)
+        return config, self._net
 
 
 def _changes(

@@ -151,11 +151,11 @@ def _attributes(
     owners, rows, scores = learner.label_scores(scored.features, best)
     positive = positive_labels(owners, rows, targets, num_labels)
     if learner.net.rivals is not None:
-        on_cpu = learner.net.rivals.cpu()
-        of_pairs = [torch.from_numpy(part) for part in (scores, owners, rows)]
-        fit_rivals(on_cpu, of_pairs[0], of_pairs[1], of_pairs[2], positive)
-        on_cpu.to(learner.device)
-        _, _, scores = learner.label_scores(scored.features, best)
+        rivals = learner.net.rivals.cpu()
+        on_cpu = torch.from_numpy(scores), torch.from_numpy(owners), torch.from_numpy(rows)
+        fit_rivals(rivals, *on_cpu, positive)
+        scores = rivals(*on_cpu).numpy()
+        rivals.to(learner.device)
     num_positives = np.bincount(
         np.asarray(targets.positives.values, dtype=np.int64), minlength=num_labels
     )

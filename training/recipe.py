@@ -179,7 +179,7 @@ class FlagshipSettings:
 
     def __post_init__(self) -> None:
         if self.views == "one" and self.whole_bag:
-            raise ValueError("views=one has a bag of all fields already: leave whole_bag out")
+            raise ValueError("views=one has a bag of all fields already: set whole_bag=false")
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)

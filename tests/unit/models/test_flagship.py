@@ -242,3 +242,25 @@ def test_no_further_bag_without_the_rest(more: str) -> None:
     hashing = HashingConfig(buckets=101)
     with pytest.raises(ValueError, match="only where the rest has one"):
         FlagshipConfig(encoder=None, hashing=hashing, **{more: hashing})  # type: ignore[arg-type]
+
+
+def test_a_config_of_before_rivals_and_a_bag_of_all_fields() -> None:
+    config = FlagshipConfig(encoder=None, hashing=HashingConfig(buckets=101))
+    raw = {
+        key: value
+        for key, value in config.to_json().items()
+        if key not in ("exclusive", "whole_hashing", "whole_rows")
+    }
+    assert FlagshipConfig.from_json(raw) == config
+    assert FlagshipNet(config, departments=[0], num_labels=3).rivals is None
+    with pytest.raises(ModelError, match="not a flagship's"):
+        FlagshipConfig.from_json({**raw, "hashing": None})
+    del raw["hashing"]
+    with pytest.raises(ModelError, match="hashing"):
+        FlagshipConfig.from_json(raw)
+
+
+def test_labels_that_have_rivals_have_attributes() -> None:
+    config = FlagshipConfig(encoder=None, hashing=HashingConfig(buckets=101), exclusive=())
+    with pytest.raises(ValueError, match="3 labels have 0 attributes"):
+        FlagshipNet(config, departments=[0], num_labels=3)

@@ -57,8 +57,9 @@ def tensors(chosen: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
 @given(pairs)
 @settings(deadline=None)
 def test_the_formula(drawn: dict[tuple[int, int], float]) -> None:
-    owners, labels = tensors(list(drawn))
-    scores = list(drawn.values())
+    chosen = sorted(drawn)
+    owners, labels = tensors(chosen)
+    scores = [drawn[each] for each in chosen]
     found = fitted()(torch.tensor(scores), owners, labels)
     wanted = by_hand(scores, owners.tolist(), labels.tolist())
     assert found.dtype == torch.float32
@@ -89,6 +90,7 @@ def test_scores_of_0_and_1_stay_finite(extreme: float) -> None:
 
 
 def test_what_is_served_is_cut_after_it_is_calibrated() -> None:
+    torch.manual_seed(3)
     head = AttributeHead(2, 7)
     torch.nn.init.normal_(head.weight)
     rows = [np.array([0, 1, 2, 5], dtype=np.uint32), np.array([3, 4, 6], dtype=np.uint32)]
@@ -130,3 +132,11 @@ def test_pairs_stand_in_the_order_of_scores() -> None:
     assert owners.tolist() == [0, 0, 3, 3]
     assert labels.tolist() == [2, 6, 2, 6]
     assert [each.tolist() for each in masks.pairs(torch.empty(0, dtype=torch.int64))] == [[], []]
+    empty = DeviceMasks.from_masks(Masks.from_rows([], 7), torch.device("cpu"))
+    assert [each.tolist() for each in empty.pairs(torch.tensor([-1, -1]))] == [[], []]
+
+
+def test_labels_of_an_attribute_lie_together() -> None:
+    Rivals([-1, 0, -1, 1, 1])
+    with pytest.raises(ValueError, match="do not lie together"):
+        Rivals([0, 1, 0])

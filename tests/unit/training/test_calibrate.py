@@ -96,3 +96,22 @@ def test_no_line_where_scores_mislead_or_nothing_is_true() -> None:
     misled = (scores < 0.5).numpy() & (labels != 2).numpy()
     fit_rivals(rivals, scores, owners, labels, misled)
     torch.testing.assert_close(rivals.lines, Rivals([0, 0, -1]).lines)
+
+
+def test_rivals_that_speak_for_a_label_are_left_out() -> None:
+    generator = torch.Generator().manual_seed(2)
+    named = torch.randn(5_000, generator=generator)
+    logits = 3 * named[:, None] + 0.3 * torch.randn(5_000, 2, generator=generator) + 1
+    scores = torch.sigmoid(logits).flatten()
+    owners, labels = torch.arange(5_000).repeat_interleave(2), torch.arange(2).repeat(5_000)
+    # A value is true where the attribute is named at all, whatever its own score.
+    shares = torch.sigmoid(named - 2).repeat_interleave(2)
+    positive = (torch.rand(len(shares), generator=generator) < shares).numpy()
+    rivals = Rivals([0, 0])
+    fit_rivals(rivals, scores, owners, labels, positive)
+    slope, against, shift = rivals.lines[1].tolist()
+    assert slope > 0
+    assert against == 0
+    assert shift < -1
+    found = rivals(scores, owners, labels)
+    assert abs(float(found.mean()) - positive.mean()) < 0.01
