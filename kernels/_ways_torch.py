@@ -23,13 +23,15 @@ CHUNK_ELEMENTS = 4_000_000
 # Rows are copied or widened at once up to so many, however fast it would be, and as many pairs are
 # computed for the wanted ones to be picked from: 512 MB each in float32.
 _MOST_ELEMENTS = 128_000_000
-# Up to here the allocator has the memory at hand; beyond, its pages are new.
+# Up to here the allocator has the memory at hand and caches hold it; beyond, its pages are new and
+# rows come from memory.
 _KEPT_ELEMENTS = 8_000_000
 
 # In nanoseconds.
 _SAMPLED_NS = 50_000.0
 _SAMPLED_ENTRY_NS = 12.0
 _SAMPLED_PRODUCT_NS = 0.085  # a multiplication of one dot product of many
+_FAR_PRODUCT_NS = 0.17  # the same where rows are read from beyond the caches
 _PICKED_ENTRY_NS = 26.0
 _DENSE_PRODUCT_NS = 0.010  # the same in a matrix product
 _COPIED_NS = 0.45
@@ -73,7 +75,9 @@ class Problem:
         return self.num_touched * self.num_features
 
     def _sampling_ns(self) -> float:
-        of_entry = _SAMPLED_ENTRY_NS + _SAMPLED_PRODUCT_NS * self.num_features
+        is_far = self._row_elements > _KEPT_ELEMENTS
+        of_product = _FAR_PRODUCT_NS if is_far else _SAMPLED_PRODUCT_NS
+        of_entry = _SAMPLED_ENTRY_NS + of_product * self.num_features
         return _SAMPLED_NS + self.num_entries * of_entry
 
     def _marking_ns(self) -> float:

@@ -108,3 +108,18 @@ def test_one_chunk_is_no_way_of_its_own() -> None:
     # The model counts part of a chunk, as if the rest of it came for nothing.
     assert min(WAYS, key=few.nanoseconds) == "chunked"
     assert choose(few) == "dense"
+
+
+def test_rows_beyond_the_caches_are_sampled_only_where_few_of_them_count() -> None:
+    wide = Problem(
+        num_products=256,
+        num_features=3_840,
+        num_labels=7_979,
+        num_entries=125_184,
+        num_touched=7_979,
+        num_row_labels=100_000,
+        is_narrow=True,
+    )
+    assert choose(wide) == "dense"
+    assert choose(replace(wide, num_labels=27_675, num_touched=27_400)) == "sampled"
+    assert choose(replace(wide, is_narrow=False)) == "sampled"
