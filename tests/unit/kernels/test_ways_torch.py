@@ -111,11 +111,10 @@ def test_one_chunk_is_no_way_of_its_own() -> None:
 
 
 def test_rows_beyond_the_caches_are_sampled_only_where_few_of_them_count() -> None:
-    wide = Problem(
-        num_products=256,
+    wide = replace(
+        MANY,
         num_features=3_840,
         num_labels=7_979,
-        num_entries=125_184,
         num_touched=7_979,
         num_row_labels=100_000,
         is_narrow=True,

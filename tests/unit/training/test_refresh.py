@@ -16,12 +16,10 @@ import pytest
 import torch
 
 from models.errors import SortimentError
-from models.labelled import parse_labelled
 from models.loading import load_predictor, run_self_check
 from models.noop import noop_release
 from models.release import read_release
 from models.rivals import Rivals
-from models.taxonomy import Taxonomy
 from tests.releases import TAXONOMY, reseal
 from tests.tiny_encoder import save_tiny_bert
 from tests.tiny_shop import COLORS, write_shop
@@ -34,13 +32,7 @@ from training.gates import Gates
 from training.loop import Interrupted
 from training.processes import Processes
 from training.recipe import FlagshipSettings, LoopSettings, Rates, Recipe
-from training.refresh import (
-    RefreshRefused,
-    RefreshReport,
-    _departments,
-    next_version,
-    refresh,
-)
+from training.refresh import RefreshRefused, RefreshReport, refresh
 from training.run import run
 from training.system import Job
 
@@ -377,37 +369,9 @@ def test_what_cannot_be_refreshed(first: Recipe, shop: Path, tmp_path: Path) -> 
     assert not (tmp_path / "2").exists()
 
 
-def test_departments_of_one_name_are_told_apart() -> None:
-    taxonomy = Taxonomy.from_json(
-        orjson.dumps(
-            {
-                "name": "shop",
-                "version": "1",
-                "categories": [
-                    {"id": "a", "name": "Wear", "parent": None},
-                    {"id": "b", "name": "Wear", "parent": None},
-                    {"id": "c", "name": "Home", "parent": None},
-                ],
-                "attributes": [],
-                "relevant": {},
-            }
-        )
-    )
-    items = [parse_labelled({"product_id": each, "title": "x", "category": each}) for each in "abc"]
-    assert _departments(taxonomy, items) == ["Wear (a)", "Wear (b)", "Home"]
-
-
 def test_only_a_flagship_is_refreshed(first: Recipe, tmp_path: Path) -> None:
     release = noop_release(tmp_path / "noop", TAXONOMY)
     new = write(tmp_path / "new.jsonl", zeppelins(5))
     recipe = replace(first, out=tmp_path / "2", version="2")
     with pytest.raises(SortimentError, match="refresh knows flagship"):
         refresh(release.directory, recipe, [new], say=silent)
-
-
-@pytest.mark.parametrize(
-    ("version", "following"),
-    [("1", "2"), ("9", "10"), ("2026-09", "2026-10"), ("v1.09", "v1.10"), ("beta", None)],
-)
-def test_next_version(version: str, following: str | None) -> None:
-    assert next_version(version) == following
