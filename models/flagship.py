@@ -76,6 +76,7 @@ class FlagshipConfig:
         bullets_hashing: of bullets, where they are not the rest's but have a bag of their own.
         whole_hashing: of all fields, where they have a bag beside the title's and the rest's.
         members: networks side by side, whose mean answers.
+        whole_members: so many of them read, of the bags, that of all fields alone.
         bag_dim: width of a hashed bag's embeddings, of each member.
         bag_rows, rest_rows, bullets_rows, whole_rows: rows of the tables where a vocabulary says
             which buckets have one; None: every bucket has.
@@ -91,6 +92,7 @@ class FlagshipConfig:
     max_tokens: int = 96
     bag_dim: int = 128
     members: int = 1
+    whole_members: int = 0
     rest_hashing: HashingConfig | None = None
     bullets_hashing: HashingConfig | None = None
     whole_hashing: HashingConfig | None = None
@@ -110,6 +112,13 @@ class FlagshipConfig:
             )
         if self.rest_hashing is None and (self.bullets_hashing or self.whole_hashing):
             raise ValueError("bullets and all fields have a bag only where the rest has one")
+        if not 0 <= self.whole_members < self.members:
+            raise ValueError(
+                f"whole_members must be fewer than members, got {self.whole_members} of "
+                f"{self.members}"
+            )
+        if self.whole_members and self.whole_hashing is None:
+            raise ValueError("members read all fields alone where these have a bag beside others")
         for rows in self.rows.values():
             if rows is not None and rows < 1:
                 raise ValueError(f"a bag has at least one row, got {rows}")
@@ -212,6 +221,7 @@ class FlagshipNet(nn.Module):
             dropout=dropout,
             bag_std=_STD if config.bag_rows is None else _STD_OF_KNOWN,
             members=config.members,
+            whole_members=config.whole_members,
         )
         members, width = config.members, self.mixer.num_features
         self.category = CascadeHead(members * width, departments) if departments else None

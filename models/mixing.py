@@ -25,12 +25,16 @@ class FeatureMixer(nn.Module):
         x = concat(norm(encoded), norm(bag), norm(rest), norm(bullets), norm(whole))
         features = x + gelu(W x + b)
 
+    The last ``whole_members`` read, of the bags, that of all fields alone, and zeros for the
+    others: they err apart from those that read each field by itself.
+
     Args:
         encoder_features: E; 0: there is no encoder.
         bag_rows, rest_rows, bullets_rows, whole_rows: of the tables; 0: there is no such bag.
         bag_dim: of each member.
         hidden: whether there is a hidden layer.
         members: M.
+        whole_members: fewer than M; 0 without a bag of all fields.
         dropout: share of features left out in training, before and within the hidden layer.
         bag_std: of the tables' first weights.
     """
@@ -48,16 +52,18 @@ class FeatureMixer(nn.Module):
         dropout: float = 0.0,
         bag_std: float = 0.2,
         members: int = 1,
+        whole_members: int = 0,
     ) -> None:
         super().__init__()
         self.members = members
+        apart = members - whole_members
         self.norm = nn.LayerNorm(encoder_features) if encoder_features else None
-        self.bag = HashedBag(bag_rows, bag_dim, bag_std, members)
+        self.bag = HashedBag(bag_rows, bag_dim, bag_std, apart)
         self.bag_norm = nn.LayerNorm(bag_dim)
-        self.rest_bag = HashedBag(rest_rows, bag_dim, bag_std, members) if rest_rows else None
+        self.rest_bag = HashedBag(rest_rows, bag_dim, bag_std, apart) if rest_rows else None
         self.rest_norm = nn.LayerNorm(bag_dim) if rest_rows else None
         self.bullets_bag = (
-            HashedBag(bullets_rows, bag_dim, bag_std, members) if bullets_rows else None
+            HashedBag(bullets_rows, bag_dim, bag_std, apart) if bullets_rows else None
         )
         self.bullets_norm = nn.LayerNorm(bag_dim) if bullets_rows else None
         self.whole_bag = HashedBag(whole_rows, bag_dim, bag_std, members) if whole_rows else None
@@ -82,7 +88,8 @@ class FeatureMixer(nn.Module):
         norms = (self.bag_norm, self.rest_norm, self.bullets_norm, self.whole_norm)
         present = (norm for norm in norms if norm is not None)
         for bag, norm, of_bag in zip(self.bags, present, given, strict=True):
-            parts.append(norm(bag(of_bag)))
+            part = norm(bag(of_bag))
+            parts.append(functional.pad(part, (0, 0, 0, self.members - bag.members)))
         features = self._dropped(torch.cat(parts, dim=2))
         if self.hidden is None:
             return features

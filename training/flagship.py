@@ -127,6 +127,7 @@ class FlagshipSystem:
             max_tokens=settings.max_tokens,
             bag_dim=settings.bag_dim,
             members=settings.members,
+            whole_members=settings.whole_members,
             rest_hashing=hashings.get(REST_IDS),
             bullets_hashing=hashings.get(BULLETS_IDS),
             whole_hashing=hashings.get(WHOLE_IDS),

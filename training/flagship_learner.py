@@ -177,7 +177,10 @@ class FlagshipLearner:
             )
             for _ in range(mixer.members)
         ]
-        return [of_members(of_bag) for of_bag in zip(*of_each, strict=True)]
+        return [
+            of_members(of_bag[: bag.members])
+            for bag, of_bag in zip(mixer.bags, zip(*of_each, strict=True), strict=True)
+        ]
 
     def loss_of(self, rows: NDArray[np.int64]) -> Tensor:
         """Category loss plus weighted attribute loss of training rows [B], products or texts."""

@@ -125,6 +125,8 @@ class FlagshipSettings:
         layer_pooling: of every other layer's CLS state and the last one's.
         hash_buckets, bag_dim: of the bag of hashed words and n-grams.
         members: networks side by side, whose mean answers; each has ``bag_dim``.
+        whole_members: so many of them read, of the bags, that of all fields alone
+            (``whole_bag``).
         word_pairs: neighbouring words are hashed as one too.
         views: ``one`` bag for all fields; ``two``: the title's, and one of bullets and
             description; ``three``: title's, description's and bullets'.
@@ -158,6 +160,7 @@ class FlagshipSettings:
     hash_buckets: Annotated[int, Field(ge=1, le=2**31)] = 2**18
     bag_dim: Count = 128
     members: Count = 1
+    whole_members: Annotated[int, Field(ge=0)] = 0
     word_pairs: bool = False
     views: Literal["one", "two", "three"] = "one"
     whole_bag: bool = False
@@ -180,6 +183,13 @@ class FlagshipSettings:
     def __post_init__(self) -> None:
         if self.views == "one" and self.whole_bag:
             raise ValueError("views=one has a bag of all fields already: set whole_bag=false")
+        if self.whole_members >= self.members:
+            raise ValueError(
+                f"whole_members={self.whole_members} leaves none of {self.members} members that "
+                "reads the other bags"
+            )
+        if self.whole_members and not self.whole_bag:
+            raise ValueError("whole_members read a bag of all fields: set whole_bag=true")
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)

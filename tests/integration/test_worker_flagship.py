@@ -31,6 +31,7 @@ WIDE = {
     "category_dim": 4,
     "members": 2,
     "whole_bag": True,
+    "whole_members": 1,
     "rivals": True,
     "label_thresholds": "bands",
 }

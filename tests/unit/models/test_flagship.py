@@ -244,12 +244,30 @@ def test_no_further_bag_without_the_rest(more: str) -> None:
         FlagshipConfig(encoder=None, hashing=hashing, **{more: hashing})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("whole_members", "whole_hashing", "said"),
+    [(2, HashingConfig(), "fewer than members, got 2 of 2"), (-1, None, "-1"), (1, None, "a bag")],
+)
+def test_members_that_read_all_fields_alone_need_a_bag_and_others(
+    whole_members: int, whole_hashing: HashingConfig | None, said: str
+) -> None:
+    hashing = HashingConfig()
+    with pytest.raises(ValueError, match=said):
+        FlagshipConfig(
+            encoder=None,
+            rest_hashing=hashing,
+            whole_hashing=whole_hashing,
+            members=2,
+            whole_members=whole_members,
+        )
+
+
 def test_a_config_of_before_rivals_and_a_bag_of_all_fields() -> None:
     config = FlagshipConfig(encoder=None, hashing=HashingConfig(buckets=101))
     raw = {
         key: value
         for key, value in config.to_json().items()
-        if key not in ("exclusive", "whole_hashing", "whole_rows")
+        if key not in ("exclusive", "whole_hashing", "whole_members", "whole_rows")
     }
     assert FlagshipConfig.from_json(raw) == config
     assert FlagshipNet(config, departments=[0], num_labels=3).rivals is None

@@ -115,3 +115,29 @@ def test_members_share_the_scales_of_norms_alone() -> None:
         for part in ("weight", "bias")
     }
     assert {"bag.weight", "rest_bag.weight", "hidden.weight", "hidden.bias"} <= grads[0].keys()
+
+
+def test_the_last_members_read_the_bag_of_all_fields_alone() -> None:
+    torch.manual_seed(0)
+    mixer = FeatureMixer(
+        encoder_features=0,
+        bag_rows=5,
+        rest_rows=7,
+        whole_rows=9,
+        bag_dim=4,
+        hidden=True,
+        members=3,
+        whole_members=2,
+    )
+    assert [bag.members for bag in mixer.bags] == [1, 1, 3]
+    assert [len(bag.weight) for bag in mixer.bags] == [5, 7, 27]
+    given = bag_input(1, 4), bag_input(6), bag_input(2, 8)
+    features = mixer(None, *given)
+    assert features.shape == (1, 3, 12)
+    for place, other in ((0, bag_input(2)), (1, bag_input(3))):
+        changed = mixer(None, *given[:place], other, *given[place + 1 :]) != features
+        assert changed.any(dim=2).tolist() == [[True, False, False]]
+    changed = mixer(None, *given[:2], bag_input(3)) != features
+    assert changed.any(dim=2).tolist() == [[True, True, True]]
+    read = [features[:, member] for member in range(3)]
+    assert not torch.equal(read[1], read[2])

@@ -9,7 +9,7 @@ import torch
 
 from models.encoders import load_pretrained
 from models.flagship import FlagshipConfig, FlagshipNet
-from models.flagship_preparer import HASHED_IDS
+from models.flagship_preparer import HASHED_IDS, REST_IDS, WHOLE_IDS
 from models.hashing import HashingConfig
 from models.labels import Masks
 from models.prepare import Prepared, Ragged
@@ -180,3 +180,37 @@ def test_members_leave_out_different_ngrams() -> None:
     (whole,) = learner._bag_inputs({HASHED_IDS: hashed})
     assert whole.is_shared
     assert whole.rows.tolist() == list(range(7))
+
+
+def test_a_bag_is_given_to_those_members_that_read_it() -> None:
+    torch.manual_seed(4)
+    hashing = HashingConfig(buckets=7)
+    config = FlagshipConfig(
+        encoder=None,
+        hashing=hashing,
+        rest_hashing=hashing,
+        whole_hashing=hashing,
+        bag_dim=4,
+        members=3,
+        whole_members=2,
+    )
+    data = split()
+    hashed = data.prepared.arrays[HASHED_IDS]
+    arrays = dict.fromkeys((HASHED_IDS, REST_IDS, WHOLE_IDS), hashed)
+    data = Split(Prepared(arrays, data.prepared.costs), data.targets, None)
+    net = FlagshipNet(config, departments=[0, 1], num_labels=3)
+    learner = FlagshipLearner(net, data, data, RATES, torch.device("cpu"), ngram_dropout=0.3)
+    given = learner._bag_inputs(arrays)
+    assert [len(each.offsets) for each in given] == [2, 2, 6]
+    assert learner.features(data, np.array([0, 1])).shape == (2, 3, 12)
+    learner.model.eval()
+    before = learner.features(data, np.array([0, 1])).detach()
+    learner.model.train()
+    dense, of_bags = learner.optimizers()
+    learner.loss_of(np.array([0, 1])).backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None for parameter in learner.model.parameters())
+    dense.step()
+    of_bags.step()
+    learner.model.eval()
+    moved = learner.features(data, np.array([0, 1])) != before
+    assert moved.any(dim=2).all()

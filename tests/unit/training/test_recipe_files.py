@@ -68,6 +68,19 @@ def test_every_problem_is_told_at_once_with_file_and_key(tmp_path: Path) -> None
         assert any(each.startswith(part) for each in found), part
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("system.members=2", "system.whole_members=2"), "leaves none of 2 members"),
+        (("system.whole_bag=false", "system.whole_members=1"), "set whole_bag=true"),
+        (("system.views=one",), "set whole_bag=false"),
+    ],
+)
+def test_bags_and_members_that_do_not_go_together(settings: tuple[str, ...], said: str) -> None:
+    (problem,) = problems("flagship-wide", *GIVEN, *settings)
+    assert said in problem
+
+
 def test_a_recipe_may_stand_on_a_file_beside_it(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("base: flagship\nname: mine\ntrain: {epochs: 2}\n")
     (tmp_path / "top.yaml").write_text("base: base.yaml\ntrain: {patience: null}\n")

@@ -178,6 +178,7 @@ def wide(first: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         hidden=True,
         category_dim=4,
         members=2,
+        whole_members=1,
         rivals=True,
         rates=Rates(heads=1e-2, bag=5e-2),
     )
@@ -250,7 +251,9 @@ def test_a_flagship_without_an_encoder_is_refreshed(
         [labelled(n, "gown", "wear/gown", "green") for n in range(80)],
     )
     # The network is the release's, whatever shape the recipe has.
-    system = replace(wide.system, min_count=0, hidden=False, category_dim=0, whole_bag=False)
+    system = replace(
+        wide.system, min_count=0, hidden=False, category_dim=0, whole_bag=False, whole_members=0
+    )
     recipe = replace(wide, data=changed_shop, out=tmp_path / "2", version="2", system=system)
     gates = replace(WIDE, overall=0.5, department=1.0)
     report = refresh(wide.out, recipe, [new], gates=gates, say=silent)
