@@ -1,0 +1,88 @@
+"""A trained release of ave-label-masking through a worker: the labels and scores of evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import torch
+
+from models.loading import load_predictor, make_examples
+from models.release import read_release
+from tests.ledger import Outputs
+from tests.streams import Group, Inputs
+from tests.tiny_encoder import save_tiny_bert
+from tests.tiny_shop import write_shop
+from training.data import DataSet
+from training.predictions import predict_products
+from training.recipe import AveBertSettings, LoopSettings, Recipe
+from training.run import run
+from worker.local.worker_process import WorkerProcess
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"gear": "frozen", "classifiers": "leaf"}],
+    ids=["one", "by leaf"],
+)
+async def test_labels_and_scores_are_those_of_evaluate(
+    worker_process: Callable[..., WorkerProcess],
+    inputs: Inputs,
+    group: Group,
+    read_outputs: Callable[[], Awaitable[Outputs]],
+    tmp_path: Path,
+    changes: dict[str, Any],
+) -> None:
+    data = write_shop(tmp_path / "shop")
+    system = AveBertSettings(
+        kind="ave_bert",
+        encoder=str(save_tiny_bert(tmp_path / "encoder")),
+        max_tokens=24,
+        cls_layers=2,
+        learning_rate=1e-2,
+        thresholds="tuned",
+        **changes,
+    )
+    recipe = Recipe(
+        about="",
+        data=data,
+        out=tmp_path / "release",
+        name="tiny-ave",
+        cache=tmp_path / "cache",
+        progress=False,
+        device="cpu",
+        system=system,
+        train=LoopSettings(epochs=6, batch_size=16),
+    )
+    run(recipe, lambda _line: None)
+    release = read_release(recipe.out)
+    items = [*DataSet(data).products("valid"), *DataSet(data).products("test")]
+    predictor = load_predictor(release, CPU, "float32")
+    found = predict_products(release, predictor, items, CPU)
+    assert found.labels_of_true is not None
+    # Neither all labels nor none: thresholds are seen to be obeyed.
+    assert 0 < sum(map(len, found.labels_of_true)) < 2 * len(items)
+    claimed = [replace(item.product, claimed_category=item.category) for item in items]
+    wanted = make_examples(predictor, claimed, release.taxonomy)
+
+    worker = worker_process(release=release.directory, dtype="float32", max_batch_tokens=200)
+    events = [(each.product_id.encode(), orjson.dumps(asdict(each))) for each in claimed]
+    places = await inputs.send(events)
+    await group.caught_up(worker)
+    outputs = await read_outputs()
+    assert not outputs.dead_letters
+    assert not outputs.categories
+    served = {}
+    for record in outputs.attributes:
+        event = orjson.loads(record.value)
+        served[event["input"]["partition"], event["input"]["offset"]] = event["attributes"]
+    for number, (place, example) in enumerate(zip(places, wanted, strict=True)):
+        scores = {each["label_id"]: each["score"] for each in served[place]}
+        assert set(scores) == set(found.labels_of_true[number])
+        assert scores == pytest.approx(dict(example.labels), abs=1e-5)
