@@ -4,8 +4,8 @@ A bucket has a row of the table always, or only where a vocabulary of training p
 then what was seen once, which says nothing of the next product, costs no memory, and a row weighs
 as much as its n-gram is rare.
 
-Legend: B products, M members, R rows of the table, D width of a member's embeddings, nnz ids of all
-products together.
+Legend: B products, M members that read the bag, R rows of the table, D width of a member's
+embeddings, nnz ids of all products together.
 """
 
 from __future__ import annotations

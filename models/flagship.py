@@ -118,7 +118,7 @@ class FlagshipConfig:
                 f"{self.members}"
             )
         if self.whole_members and self.whole_hashing is None:
-            raise ValueError("members read all fields alone where these have a bag beside others")
+            raise ValueError(f"whole_members={self.whole_members} need whole_hashing")
         for rows in self.rows.values():
             if rows is not None and rows < 1:
                 raise ValueError(f"a bag has at least one row, got {rows}")

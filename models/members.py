@@ -2,7 +2,7 @@
 
 Deep ensembles (Lakshminarayanan et al. 2017) within one network: members begin at different
 weights and share none but an encoder, the scales of norms and the biases of heads. Served they cost
-what one network of their common width costs: a table holds the rows of all of them side by side,
+no more than one network of their common width: a table holds the rows of all of them side by side,
 and a head reads them in one product. What they are worth: docs/results/mwpd-flagship.md.
 
 Legend: B products, M members, D features of each.

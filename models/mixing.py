@@ -26,7 +26,8 @@ class FeatureMixer(nn.Module):
         features = x + gelu(W x + b)
 
     The last ``whole_members`` read, of the bags, that of all fields alone, and zeros for the
-    others: they err apart from those that read each field by itself.
+    others (the hidden layer makes something of these places too): they err apart from those that
+    read each field by itself.
 
     Args:
         encoder_features: E; 0: there is no encoder.

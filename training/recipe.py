@@ -182,14 +182,20 @@ class FlagshipSettings:
 
     def __post_init__(self) -> None:
         if self.views == "one" and self.whole_bag:
-            raise ValueError("views=one has a bag of all fields already: set whole_bag=false")
-        if self.whole_members >= self.members:
+            further = " and whole_members=0" if self.whole_members else ""
             raise ValueError(
-                f"whole_members={self.whole_members} leaves none of {self.members} members that "
-                "reads the other bags"
+                f"views=one has a bag of all fields already: set whole_bag=false{further}"
             )
         if self.whole_members and not self.whole_bag:
-            raise ValueError("whole_members read a bag of all fields: set whole_bag=true")
+            raise ValueError(
+                f"whole_members={self.whole_members} read a bag that whole_bag=false leaves out: "
+                "set whole_members=0"
+            )
+        if self.whole_members >= self.members:
+            raise ValueError(
+                f"whole_members={self.whole_members} of members={self.members} leave nobody to "
+                f"read the other bags: set whole_members to at most {self.members - 1}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)

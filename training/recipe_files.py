@@ -188,6 +188,9 @@ def _told(error: Any, recipe: str, origins: Origins) -> str:
     if error["type"] == "union_tag_invalid":
         known = list(_systems())
         return f"{origin}: {key}.kind: {error['ctx']['tag']!r} is none of {', '.join(known)}"
+    if error["type"] == "value_error":
+        # Settings that do not go together: what is wrong with them is said by themselves.
+        return f"{origin}: {key}: {error['ctx']['error']}"
     shown = repr(error["input"])
     return f"{origin}: {key}: {error['msg']}, got {shown[:80]}"
 

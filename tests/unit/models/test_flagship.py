@@ -246,7 +246,11 @@ def test_no_further_bag_without_the_rest(more: str) -> None:
 
 @pytest.mark.parametrize(
     ("whole_members", "whole_hashing", "said"),
-    [(2, HashingConfig(), "fewer than members, got 2 of 2"), (-1, None, "-1"), (1, None, "a bag")],
+    [
+        (2, HashingConfig(), "fewer than members, got 2 of 2"),
+        (-1, None, "-1"),
+        (1, None, "need whole_hashing"),
+    ],
 )
 def test_members_that_read_all_fields_alone_need_a_bag_and_others(
     whole_members: int, whole_hashing: HashingConfig | None, said: str

@@ -25,6 +25,18 @@ def test_every_table_says_its_kind() -> None:
         read_table("flagship", "attributes")
 
 
+@pytest.mark.parametrize("table", ["ave-label-masking", "dhpc-amazon", "flagship"])
+def test_every_row_of_a_table_is_a_recipe(table: str) -> None:
+    raw = read_table(table)
+    asked = Asked(table=table, data=Path("d"), out=Path("o"))
+    keys = [row["key"] for row in raw["rows"]]
+    assert len(keys) == len(set(keys)) > 3
+    for row in raw["rows"]:
+        if not row.get("elsewhere"):
+            recipe = row.get("recipe", raw["recipe"])
+            row_recipe(asked, recipe, row["key"], row.get("settings", []))
+
+
 def test_the_command_names_no_local_path() -> None:
     asked = Asked(
         table="flagship",
