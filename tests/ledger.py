@@ -17,7 +17,7 @@ from models.taxonomy import Taxonomy
 from tests.services import Record, TopicReader, WorkerTopics
 from tests.streams import Inputs, Place
 
-__all__ = ["Outputs", "audit", "headers_of"]
+__all__ = ["Outputs", "audit", "by_place", "headers_of"]
 
 _SCHEMAS = Path(__file__).parents[1] / "docs" / "schemas"
 
@@ -120,6 +120,12 @@ def headers_of(record: Record) -> dict[str, str]:
     headers = {name: value.decode() for name, value in record.headers}
     assert len(headers) == len(record.headers)
     return headers
+
+
+def by_place(records: Iterable[Record]) -> dict[Place, dict[str, Any]]:
+    """Output events by the place of the input that each is of."""
+    events = (orjson.loads(record.value) for record in records)
+    return {(event["input"]["partition"], event["input"]["offset"]): event for event in events}
 
 
 def _place(record: Record) -> Place:

@@ -13,7 +13,7 @@ import torch
 from models.loading import load_predictor, make_examples
 from models.taxonomy import Taxonomy
 from tests.catalog import Event, seller_key, varied_product
-from tests.ledger import Outputs
+from tests.ledger import Outputs, by_place
 from tests.streams import Group, Inputs
 from tests.tiny_ave_bert import tiny_ave_bert
 from worker.events import parse_event
@@ -43,10 +43,7 @@ async def test_each_product_gets_the_labels_of_its_claimed_category(
 
     outputs = await read_outputs()
     assert not outputs.categories
-    found = {}
-    for record in outputs.attributes:
-        event = orjson.loads(record.value)
-        found[event["input"]["partition"], event["input"]["offset"]] = event
+    found = by_place(outputs.attributes)
     assert len(outputs.dead_letters) == 4
     predictor = load_predictor(release, torch.device("cpu"), "float32")
     wanted = make_examples(predictor, [parse_event(value) for _, value in events], taxonomy)

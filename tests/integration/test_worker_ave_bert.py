@@ -12,15 +12,12 @@ import pytest
 import torch
 
 from models.loading import load_predictor, make_examples
-from models.release import read_release
-from tests.ledger import Outputs
+from tests.ledger import Outputs, by_place
 from tests.streams import Group, Inputs
 from tests.tiny_encoder import save_tiny_bert
-from tests.tiny_shop import write_shop
-from training.data import DataSet
+from tests.trained_shop import train_on_shop
 from training.predictions import predict_products
-from training.recipe import AveBertSettings, LoopSettings, Recipe
-from training.run import run
+from training.recipe import AveBertSettings
 from worker.local.worker_process import WorkerProcess
 
 CPU = torch.device("cpu")
@@ -39,7 +36,6 @@ async def test_labels_and_scores_are_those_of_evaluate(
     tmp_path: Path,
     changes: dict[str, Any],
 ) -> None:
-    data = write_shop(tmp_path / "shop")
     system = AveBertSettings(
         kind="ave_bert",
         encoder=str(save_tiny_bert(tmp_path / "encoder")),
@@ -49,20 +45,8 @@ async def test_labels_and_scores_are_those_of_evaluate(
         thresholds="tuned",
         **changes,
     )
-    recipe = Recipe(
-        about="",
-        data=data,
-        out=tmp_path / "release",
-        name="tiny-ave",
-        cache=tmp_path / "cache",
-        progress=False,
-        device="cpu",
-        system=system,
-        train=LoopSettings(epochs=6, batch_size=16),
-    )
-    run(recipe, lambda _line: None)
-    release = read_release(recipe.out)
-    items = [*DataSet(data).products("valid"), *DataSet(data).products("test")]
+    release, data = train_on_shop(tmp_path, system, epochs=6, batch_size=16)
+    items = [*data.products("valid"), *data.products("test")]
     predictor = load_predictor(release, CPU, "float32")
     found = predict_products(release, predictor, items, CPU)
     assert found.labels_of_true is not None
@@ -78,11 +62,8 @@ async def test_labels_and_scores_are_those_of_evaluate(
     outputs = await read_outputs()
     assert not outputs.dead_letters
     assert not outputs.categories
-    served = {}
-    for record in outputs.attributes:
-        event = orjson.loads(record.value)
-        served[event["input"]["partition"], event["input"]["offset"]] = event["attributes"]
+    served = by_place(outputs.attributes)
     for number, (place, example) in enumerate(zip(places, wanted, strict=True)):
-        scores = {each["label_id"]: each["score"] for each in served[place]}
+        scores = {each["label_id"]: each["score"] for each in served[place]["attributes"]}
         assert set(scores) == set(found.labels_of_true[number])
         assert scores == pytest.approx(dict(example.labels), abs=1e-5)

@@ -6,21 +6,18 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 import torch
 
 from models.loading import load_predictor
-from models.release import read_release
 from tests.catalog import Event, product, seller_key
-from tests.ledger import Outputs
+from tests.ledger import Outputs, by_place
 from tests.streams import Group, Inputs
 from tests.tiny_encoder import save_tiny_bert
-from tests.tiny_shop import write_shop
-from training.data import DataSet, LabelledProduct
+from tests.trained_shop import train_on_shop
+from training.data import LabelledProduct
 from training.predictions import predict_products
-from training.recipe import DhpcSettings, LoopSettings, Recipe
-from training.run import run
+from training.recipe import DhpcSettings
 from worker.local.worker_process import WorkerProcess
 
 
@@ -41,7 +38,6 @@ async def test_scores_are_those_of_evaluate(
     tmp_path: Path,
     changes: dict[str, Any],
 ) -> None:
-    data = write_shop(tmp_path / "shop")
     system = DhpcSettings(
         kind="dhpc",
         encoder=str(save_tiny_bert(tmp_path / "encoder")),
@@ -50,21 +46,8 @@ async def test_scores_are_those_of_evaluate(
         head_rate=1e-2,
         **changes,
     )
-    run(
-        Recipe(
-            about="",
-            data=data,
-            out=tmp_path / "release",
-            name="tiny-dhpc",
-            cache=tmp_path / "cache",
-            device="cpu",
-            system=system,
-            train=LoopSettings(epochs=2, batch_size=32),
-        ),
-        lambda _line: None,
-    )
-    release = read_release(tmp_path / "release")
-    items = [*DataSet(data).products("valid"), *DataSet(data).products("test")]
+    release, data = train_on_shop(tmp_path, system)
+    items = [*data.products("valid"), *data.products("test")]
     predictor = load_predictor(release, torch.device("cpu"), "float32")
     wanted = predict_products(release, predictor, items, torch.device("cpu"))
     assert wanted.categories is not None
@@ -75,10 +58,7 @@ async def test_scores_are_those_of_evaluate(
     outputs = await read_outputs()
     assert not outputs.dead_letters
     assert not outputs.attributes
-    found = {}
-    for record in outputs.categories:
-        event = orjson.loads(record.value)
-        found[event["input"]["partition"], event["input"]["offset"]] = event
+    found = by_place(outputs.categories)
     for number, place in enumerate(places):
         event = found[place]
         assert event["category"]["score"] == pytest.approx(wanted.scores[number], abs=1e-5)

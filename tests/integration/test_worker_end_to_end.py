@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
@@ -14,8 +13,8 @@ import torch
 from models.loading import load_predictor, make_examples
 from models.taxonomy import Taxonomy
 from tests.catalog import Event, hostile_events, products, seller_key, varied_product
-from tests.ledger import Outputs, audit
-from tests.services import Record, WorkerTopics
+from tests.ledger import Outputs, audit, by_place
+from tests.services import WorkerTopics
 from tests.streams import Group, Inputs, make_topic, metric
 from tests.tiny_flagship import tiny_flagship
 from worker.events import parse_event
@@ -80,7 +79,7 @@ async def test_each_product_gets_the_answer_of_the_model_to_it_and_no_other(
     assert not audit(inputs, outputs, taxonomy, releases=["tiny/1"], schemas=True).places
     predictor = load_predictor(release, torch.device("cpu"), "float32")
     wanted = make_examples(predictor, [parse_event(value) for _, value in events], taxonomy)
-    categories, attributes = _by_place(outputs.categories), _by_place(outputs.attributes)
+    categories, attributes = by_place(outputs.categories), by_place(outputs.attributes)
     for place, example in zip(places, wanted, strict=True):
         top = categories[place]["top"]
         assert _close([(c["id"], c["score"]) for c in top], example.categories), place
@@ -115,11 +114,6 @@ async def test_topics_with_other_numbers_of_partitions(
     dead = {bad: "invalid_json"}
     assert not audit(inputs, await read_outputs(), taxonomy, dead=dead, partitions=5).places
     assert len(worker.status()["hot_path"]["assigned"]) == 3
-
-
-def _by_place(records: list[Record]) -> dict[tuple[int, int], dict[str, Any]]:
-    events = [orjson.loads(record.value) for record in records]
-    return {(event["input"]["partition"], event["input"]["offset"]): event for event in events}
 
 
 def _close(found: Sequence[tuple[str, float]], wanted: Sequence[tuple[str, float]]) -> bool:

@@ -12,15 +12,12 @@ import pytest
 import torch
 
 from models.loading import load_predictor, make_examples
-from models.release import read_release
-from tests.ledger import Outputs
+from tests.ledger import Outputs, by_place
 from tests.streams import Group, Inputs
 from tests.tiny_encoder import save_tiny_bert
-from tests.tiny_shop import write_shop
-from training.data import DataSet
+from tests.trained_shop import train_on_shop
 from training.predictions import predict_products
-from training.recipe import FlagshipSettings, LoopSettings, Rates, Recipe
-from training.run import run
+from training.recipe import FlagshipSettings, Rates
 from worker.local.worker_process import WorkerProcess
 
 WIDE = {
@@ -54,21 +51,9 @@ async def test_the_worker_scores_as_evaluate_does(
         "bag_dim": 16,
         "rates": Rates(),
     }
-    data = write_shop(tmp_path / "data")
-    recipe = Recipe(
-        about="",
-        data=data,
-        out=tmp_path / "release",
-        name="shop",
-        cache=tmp_path / "cache",
-        progress=False,
-        device="cpu",
-        system=FlagshipSettings(**system | changes),
-        train=LoopSettings(epochs=2, batch_size=32),
-    )
-    run(recipe, lambda line: None)
-    worker = worker_process(release=recipe.out, dtype="float32", max_batch_tokens=200)
-    items = list(DataSet(data).products("test"))
+    release, data = train_on_shop(tmp_path, FlagshipSettings(**system | changes))
+    worker = worker_process(release=release.directory, dtype="float32", max_batch_tokens=200)
+    items = list(data.products("test"))
     events = [
         (item.product.product_id.encode(), orjson.dumps(asdict(item.product))) for item in items
     ]
@@ -77,11 +62,10 @@ async def test_the_worker_scores_as_evaluate_does(
 
     outputs = await read_outputs()
     assert not outputs.dead_letters
-    release = read_release(recipe.out)
     predictor = load_predictor(release, torch.device("cpu"), "float32")
     found = predict_products(release, predictor, items, torch.device("cpu"))
     assert found.categories is not None
-    categories = {_place(event): event for event in map(_event, outputs.categories)}
+    categories = by_place(outputs.categories)
     for number, place in enumerate(places):
         category = categories[place]["category"]
         assert category["id"] == found.categories[number]
@@ -89,17 +73,8 @@ async def test_the_worker_scores_as_evaluate_does(
         assert (categories[place]["status"] == "assigned") is bool(found.assigned[number])
     assert found.labels is not None
     wanted = make_examples(predictor, [item.product for item in items], release.taxonomy)
-    attributes = {_place(event): event for event in map(_event, outputs.attributes)}
+    attributes = by_place(outputs.attributes)
     for number, (place, example) in enumerate(zip(places, wanted, strict=True)):
         scores = {each["label_id"]: each["score"] for each in attributes[place]["attributes"]}
         assert set(scores) == set(found.labels[number])
         assert scores == pytest.approx(dict(example.labels), abs=1e-5)
-
-
-def _event(record: Any) -> dict[str, Any]:
-    event: dict[str, Any] = orjson.loads(record.value)
-    return event
-
-
-def _place(event: dict[str, Any]) -> tuple[int, int]:
-    return event["input"]["partition"], event["input"]["offset"]

@@ -1,0 +1,33 @@
+"""A release of a system, trained on the small shop as a recipe would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from models.release import Release, read_release
+from tests.tiny_shop import write_shop
+from training.data import DataSet
+from training.recipe import LoopSettings, Recipe, SystemSettings
+from training.run import run
+
+__all__ = ["train_on_shop"]
+
+
+def train_on_shop(
+    folder: Path, system: SystemSettings, *, epochs: int = 2, batch_size: int = 32
+) -> tuple[Release, DataSet]:
+    """The release, and the data set that it was trained on; both lie in ``folder``."""
+    data = write_shop(folder / "shop")
+    recipe = Recipe(
+        about="",
+        data=data,
+        out=folder / "release",
+        name="shop",
+        cache=folder / "cache",
+        progress=False,
+        device="cpu",
+        system=system,
+        train=LoopSettings(epochs=epochs, batch_size=batch_size),
+    )
+    run(recipe, lambda _line: None)
+    return read_release(recipe.out), DataSet(data)
