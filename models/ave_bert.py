@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.device_masks import DeviceMasks
-from models.encoders import EncoderConfig, TextEncoder, fast_dtype, pad
+from models.encoders import EncoderConfig, TextEncoder, fast_dtype, pad, serve_in
 from models.errors import ModelError
 from models.heads import AttributeHead
 from models.labels import LabelSpace, Masks
@@ -272,7 +272,7 @@ def predictor_of(
         thresholds: [L]. dtype: the encoder's; the linear layer stays in float32.
     """
     net.eval().requires_grad_(False)
-    net.encoder.to(dtype)
+    serve_in(net, dtype)
     encoder = _BatchEncoder(net.encoder, net.attribute.weight.device)
     if config.classifiers == "one":
         one = MaskedAttributes(net.attribute, encoder, labels, thresholds)

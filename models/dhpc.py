@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from models.calibration import UNCALIBRATED, calibrated
 from models.cascade import CascadeOutputs, cascade_outputs
 from models.dhpc_head import ClassifierHead
-from models.encoders import EncoderConfig, TextEncoder, fast_dtype, pad
+from models.encoders import EncoderConfig, TextEncoder, fast_dtype, pad, serve_in
 from models.errors import ModelError
 from models.heads import best_rows
 from models.labels import LabelSpace
@@ -315,8 +315,7 @@ def predictor_of(
         dtype: of transformers; embeddings from scratch and heads stay in float32.
     """
     net.eval().requires_grad_(False)
-    if net.config.encoder is not None:
-        net.bodies.to(dtype)
+    serve_in(net, dtype)
     return Predictor(preparer, DhpcCategories(net, categories, thresholds), None)
 
 

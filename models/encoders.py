@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.attention import align_attention
 from models.errors import ModelError
 from models.prepare import Ragged
 
@@ -28,6 +29,7 @@ __all__ = [
     "load_pretrained",
     "pad",
     "pooled_states",
+    "serve_in",
 ]
 
 LayerPooling = Literal["concat", "mean", "max"]
@@ -234,6 +236,14 @@ def load_pretrained(
     )
     _drop_unused(model)
     return Pretrained(TextEncoder(settings, model), tokenizer.backend_tokenizer.to_str().encode())
+
+
+def serve_in(module: nn.Module, dtype: torch.dtype) -> None:
+    """Let every text encoder within a module multiply in ``dtype``, alike in every batch."""
+    for each in module.modules():
+        if isinstance(each, TextEncoder):
+            align_attention(each.transformer)
+            each.to(dtype)
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

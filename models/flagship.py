@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from models.bags import BagInput, Vocabulary, mean_input
 from models.device_masks import DeviceMasks
-from models.encoders import EncoderConfig, TextEncoder, fast_dtype, pad
+from models.encoders import EncoderConfig, TextEncoder, fast_dtype, pad, serve_in
 from models.errors import ModelError
 from models.flagship_preparer import (
     BAG_IDS,
@@ -330,8 +330,7 @@ def predictor_of(
         dtype: the encoder's; mixer and heads stay in float32.
     """
     net.eval().requires_grad_(False)
-    if net.encoder is not None:
-        net.encoder.to(dtype)
+    serve_in(net, dtype)
     device = next(net.parameters()).device
     encoder = _BatchEncoder(net, device)
     category: _Categories | None = None

@@ -11,7 +11,7 @@ import orjson
 import pytest
 import torch
 
-from models.loading import load_predictor, make_examples
+from models.loading import Dtype, load_predictor, make_examples
 from tests.ledger import Outputs, by_place
 from tests.streams import Group, Inputs
 from tests.tiny_encoder import save_tiny_bert
@@ -24,9 +24,13 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{}, {"gear": "frozen", "classifiers": "leaf"}],
-    ids=["one", "by leaf"],
+    ("changes", "dtype", "tolerance"),
+    [
+        ({}, "float32", 1e-5),
+        ({}, "bfloat16", 1e-3),
+        ({"gear": "frozen", "classifiers": "leaf"}, "float32", 1e-5),
+    ],
+    ids=["one", "one in bf16", "by leaf"],
 )
 async def test_labels_and_scores_are_those_of_evaluate(
     worker_process: Callable[..., WorkerProcess],
@@ -35,6 +39,8 @@ async def test_labels_and_scores_are_those_of_evaluate(
     read_outputs: Callable[[], Awaitable[Outputs]],
     tmp_path: Path,
     changes: dict[str, Any],
+    dtype: Dtype,
+    tolerance: float,
 ) -> None:
     system = AveBertSettings(
         kind="ave_bert",
@@ -47,7 +53,7 @@ async def test_labels_and_scores_are_those_of_evaluate(
     )
     release, data = train_on_shop(tmp_path, system, epochs=6, batch_size=16)
     items = [*data.products("valid"), *data.products("test")]
-    predictor = load_predictor(release, CPU, "float32")
+    predictor = load_predictor(release, CPU, dtype)
     found = predict_products(release, predictor, items, CPU)
     assert found.labels_of_true is not None
     # Neither all labels nor none: thresholds are seen to be obeyed.
@@ -55,7 +61,7 @@ async def test_labels_and_scores_are_those_of_evaluate(
     claimed = [replace(item.product, claimed_category=item.category) for item in items]
     wanted = make_examples(predictor, claimed, release.taxonomy)
 
-    worker = worker_process(release=release.directory, dtype="float32", max_batch_tokens=200)
+    worker = worker_process(release=release.directory, dtype=dtype, max_batch_tokens=200)
     events = [(each.product_id.encode(), orjson.dumps(asdict(each))) for each in claimed]
     places = await inputs.send(events)
     await group.caught_up(worker)
@@ -66,4 +72,4 @@ async def test_labels_and_scores_are_those_of_evaluate(
     for number, (place, example) in enumerate(zip(places, wanted, strict=True)):
         scores = {each["label_id"]: each["score"] for each in served[place]["attributes"]}
         assert set(scores) == set(found.labels_of_true[number])
-        assert scores == pytest.approx(dict(example.labels), abs=1e-5)
+        assert scores == pytest.approx(dict(example.labels), abs=tolerance)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.loading import load_predictor
+from models.loading import Dtype, load_predictor
 from tests.catalog import Event, product, seller_key
 from tests.ledger import Outputs, by_place
 from tests.streams import Group, Inputs
@@ -22,13 +22,14 @@ from worker.local.worker_process import WorkerProcess
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "dtype", "tolerance"),
     [
-        {"body": "pooled", "embedding": 4, "abstention": "department"},
-        {"bodies": "shared", "gear": "frozen", "first_layers": 2},
-        {"beam": 2, "pooling": "max"},
+        ({"body": "pooled", "embedding": 4, "abstention": "department"}, "float32", 1e-5),
+        ({"bodies": "shared", "gear": "frozen", "first_layers": 2}, "float32", 1e-5),
+        ({"beam": 2, "pooling": "max"}, "float32", 1e-5),
+        ({"beam": 2, "pooling": "max"}, "bfloat16", 1e-3),
     ],
-    ids=["dnn", "pruned", "separate"],
+    ids=["dnn", "pruned", "separate", "separate in bf16"],
 )
 async def test_scores_are_those_of_evaluate(
     worker_process: Callable[..., WorkerProcess],
@@ -37,6 +38,8 @@ async def test_scores_are_those_of_evaluate(
     read_outputs: Callable[[], Awaitable[Outputs]],
     tmp_path: Path,
     changes: dict[str, Any],
+    dtype: Dtype,
+    tolerance: float,
 ) -> None:
     system = DhpcSettings(
         kind="dhpc",
@@ -48,11 +51,11 @@ async def test_scores_are_those_of_evaluate(
     )
     release, data = train_on_shop(tmp_path, system)
     items = [*data.products("valid"), *data.products("test")]
-    predictor = load_predictor(release, torch.device("cpu"), "float32")
+    predictor = load_predictor(release, torch.device("cpu"), dtype)
     wanted = predict_products(release, predictor, items, torch.device("cpu"))
     assert wanted.categories is not None
 
-    worker = worker_process(release=release.directory, dtype="float32", max_batch_tokens=200)
+    worker = worker_process(release=release.directory, dtype=dtype, max_batch_tokens=200)
     places = await inputs.send([event_of(number, item) for number, item in enumerate(items)])
     await group.caught_up(worker)
     outputs = await read_outputs()
@@ -61,7 +64,7 @@ async def test_scores_are_those_of_evaluate(
     found = by_place(outputs.categories)
     for number, place in enumerate(places):
         event = found[place]
-        assert event["category"]["score"] == pytest.approx(wanted.scores[number], abs=1e-5)
+        assert event["category"]["score"] == pytest.approx(wanted.scores[number], abs=tolerance)
         assert event["category"]["id"] == wanted.categories[number]
         assert event["status"] == ("assigned" if wanted.assigned[number] else "review")
 

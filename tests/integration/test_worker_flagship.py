@@ -11,7 +11,7 @@ import orjson
 import pytest
 import torch
 
-from models.loading import load_predictor, make_examples
+from models.loading import Dtype, load_predictor, make_examples
 from tests.ledger import Outputs, by_place
 from tests.streams import Group, Inputs
 from tests.tiny_encoder import save_tiny_bert
@@ -34,7 +34,11 @@ WIDE = {
 }
 
 
-@pytest.mark.parametrize("changes", [{}, WIDE], ids=["encoder", "wide"])
+@pytest.mark.parametrize(
+    ("changes", "dtype", "tolerance"),
+    [({}, "float32", 1e-5), ({}, "bfloat16", 1e-3), (WIDE, "float32", 1e-5)],
+    ids=["encoder", "encoder in bf16", "wide"],
+)
 async def test_the_worker_scores_as_evaluate_does(
     worker_process: Callable[..., WorkerProcess],
     inputs: Inputs,
@@ -42,6 +46,8 @@ async def test_the_worker_scores_as_evaluate_does(
     read_outputs: Callable[[], Awaitable[Outputs]],
     tmp_path: Path,
     changes: dict[str, Any],
+    dtype: Dtype,
+    tolerance: float,
 ) -> None:
     system = {
         "kind": "flagship",
@@ -52,7 +58,7 @@ async def test_the_worker_scores_as_evaluate_does(
         "rates": Rates(),
     }
     release, data = train_on_shop(tmp_path, FlagshipSettings(**system | changes))
-    worker = worker_process(release=release.directory, dtype="float32", max_batch_tokens=200)
+    worker = worker_process(release=release.directory, dtype=dtype, max_batch_tokens=200)
     items = list(data.products("test"))
     events = [
         (item.product.product_id.encode(), orjson.dumps(asdict(item.product))) for item in items
@@ -62,14 +68,14 @@ async def test_the_worker_scores_as_evaluate_does(
 
     outputs = await read_outputs()
     assert not outputs.dead_letters
-    predictor = load_predictor(release, torch.device("cpu"), "float32")
+    predictor = load_predictor(release, torch.device("cpu"), dtype)
     found = predict_products(release, predictor, items, torch.device("cpu"))
     assert found.categories is not None
     categories = by_place(outputs.categories)
     for number, place in enumerate(places):
         category = categories[place]["category"]
         assert category["id"] == found.categories[number]
-        assert category["score"] == pytest.approx(float(found.scores[number]), abs=1e-5)
+        assert category["score"] == pytest.approx(float(found.scores[number]), abs=tolerance)
         assert (categories[place]["status"] == "assigned") is bool(found.assigned[number])
     assert found.labels is not None
     wanted = make_examples(predictor, [item.product for item in items], release.taxonomy)
@@ -77,4 +83,4 @@ async def test_the_worker_scores_as_evaluate_does(
     for number, (place, example) in enumerate(zip(places, wanted, strict=True)):
         scores = {each["label_id"]: each["score"] for each in attributes[place]["attributes"]}
         assert set(scores) == set(found.labels[number])
-        assert scores == pytest.approx(dict(example.labels), abs=1e-5)
+        assert scores == pytest.approx(dict(example.labels), abs=tolerance)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from models.attention import aligned_attention
+from models.encoders import TextEncoder, every_other_layer, load_pretrained, pad, serve_in
+from models.prepare import Ragged
+from tests.tiny_encoder import save_tiny_bert
+
+LENGTHS = (3, 7, 16, 21, 33, 50)
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> TextEncoder:
+    where = save_tiny_bert(tmp_path, hidden=64)
+    found = load_pretrained(str(where), layers=every_other_layer, pooling="mean")
+    return found.encoder.eval()
+
+
+def features(encoder: TextEncoder, rows: list[int]) -> torch.Tensor:
+    """Of texts with seeded tokens, so many as their number says, batched together."""
+    tokens = [np.random.default_rng(row).integers(5, 60, LENGTHS[row]) for row in rows]
+    ends = np.cumsum([0, *map(len, tokens)])
+    with torch.inference_mode():
+        found: torch.Tensor = encoder(*pad(Ragged(np.concatenate(tokens), ends), 0))
+    return found
+
+
+def test_attention_is_what_it_was(encoder: TextEncoder) -> None:
+    rows = list(range(len(LENGTHS)))
+    before = features(encoder, rows), features(encoder, [3])
+    serve_in(encoder, torch.float32)
+    for was, now in zip(before, (features(encoder, rows), features(encoder, [3])), strict=True):
+        torch.testing.assert_close(now, was, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_in_bf16_a_text_is_attended_alike_whatever_it_is_padded_to(length: int) -> None:
+    generator = torch.Generator().manual_seed(length)
+    shape = (3, 1, 4, length, 32)
+    query, key, value = torch.randn(shape, generator=generator).to(torch.bfloat16)
+    alone, _ = aligned_attention(torch.nn.Module(), query, key, value, None, is_causal=False)
+    for more in (1, 9, 40):
+        padded = [functional.pad(each, (0, 0, 0, more)) for each in (query, key, value)]
+        real = torch.arange(length + more) < length
+        mask = real.expand(1, 1, length + more, length + more)
+        found, _ = aligned_attention(torch.nn.Module(), *padded, mask, is_causal=False)
+        assert torch.equal(found[:, :length], alone)
+
+
+def test_a_transformer_without_sdpa_is_left_alone(encoder: TextEncoder) -> None:
+    encoder.transformer.set_attn_implementation("eager")  # type: ignore[operator]
+    serve_in(encoder, torch.bfloat16)
+    assert encoder.transformer.config._attn_implementation == "eager"  # type: ignore[union-attr]
