@@ -95,7 +95,8 @@ class ClassifierRows:
     """Which rows of the linear layer stand for which labels, and which belong to a category.
 
     Attributes:
-        label_of: [R], int64, the label of each row.
+        names: of the classifiers, their categories' ids; of a single one the empty string.
+        label_of, classifier_of: [R], int64, of each row.
         relevant: rows of the labels that are relevant to each category.
         all_of_group: every row of each category's classifier.
         groups: [categories], int64, the classifier of each category; -1: it has none.
@@ -117,11 +118,12 @@ class ClassifierRows:
             everything = np.arange(num_labels, dtype=np.uint32)
             self._keys = np.arange(num_labels, dtype=np.int64)
             self.groups = np.zeros(len(category_ids), dtype=np.int64)
+            names: Sequence[str] = ("",)
             members = [everything]
         else:
             leaves = taxonomy.leaves
             if classifiers == "leaf":
-                names: Sequence[str] = leaves
+                names = leaves
                 group_of_leaf = np.arange(len(leaves))
                 row_of = {leaf: row for row, leaf in enumerate(leaves)}
                 found = [row_of.get(each, -1) for each in category_ids]
@@ -139,6 +141,8 @@ class ClassifierRows:
             members = np.split(rows, ends)
         self._num_labels = num_labels
         self.label_of = self._keys % num_labels
+        self.classifier_of = self._keys // num_labels
+        self.names = tuple(names)
         nothing = np.empty(0, dtype=np.uint32)
         self.all_of_group = Masks.from_rows(
             [members[group] if group >= 0 else nothing for group in self.groups.tolist()],

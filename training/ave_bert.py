@@ -31,6 +31,7 @@ from models.ave_bert import (
 from models.device_masks import DeviceMasks
 from models.encoders import last_layers, load_pretrained
 from models.errors import SortimentError
+from models.labels import LabelSpace
 from models.loading import make_examples
 from models.masked_attributes import relevant_scores
 from models.prepare import Ragged
@@ -46,9 +47,24 @@ from training.recipe import AveBertSettings
 from training.system import Job
 from training.targets import label_spaces
 
-__all__ = ["AveBertLearner", "AveBertSystem"]
+__all__ = ["AveBertLearner", "AveBertSystem", "attribute_spaces"]
 
 _VALID_BATCH = 256
+
+
+def attribute_spaces(job: Job) -> tuple[LabelSpace, LabelSpace]:
+    """Categories and labels of the job's taxonomy.
+
+    Raises:
+        SortimentError: there are no labels.
+    """
+    categories, labels = label_spaces(job.taxonomy)
+    if not len(labels):
+        raise SortimentError(
+            f"the taxonomy {job.taxonomy.name!r} has no attributes, and {job.recipe.name} learns "
+            "nothing else"
+        )
+    return categories, labels
 
 
 class AveBertSystem:
@@ -60,12 +76,7 @@ class AveBertSystem:
             raise TypeError(f"an ave_bert is not made from {type(settings).__name__}")
         self._job = job
         self._settings = settings
-        self.categories, self.labels = label_spaces(job.taxonomy)
-        if not len(self.labels):
-            raise SortimentError(
-                f"the taxonomy {job.taxonomy.name!r} has no attributes, and {job.recipe.name} "
-                "learns nothing else"
-            )
+        self.categories, self.labels = attribute_spaces(job)
         pretrained = load_pretrained(
             encoder_place(settings.encoder),
             layers=lambda num_layers: last_layers(num_layers, settings.cls_layers),
@@ -211,14 +222,16 @@ class AveBertLearner:
             self._counted = DeviceMasks.from_masks(rows.all_of_group, device)
         self.frozen = train.encoded is not None
         self.num_rows = len(train)
-        self.lengths = None if self.frozen else train.prepared.arrays[INPUT_IDS].lengths
+        self.lengths: NDArray[np.int64] | None = (
+            None if self.frozen else train.prepared.arrays[INPUT_IDS].lengths
+        )
         self.groups: NDArray[np.int64] | None = None
         if settings.classifiers != "one":
             self.groups = rows.groups[train.targets.leaves]
         parts: dict[str, nn.Module] = {"attribute": net.attribute}
         if not self.frozen:
             parts["encoder"] = net.encoder
-        self.model = nn.ModuleDict(parts)
+        self.model: nn.Module = nn.ModuleDict(parts)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam over all of it, as the paper has it (decoupled decay, 0 by default).

@@ -11,8 +11,9 @@ Legend: K known ids, M new ids, E features, R values of a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 from sklearn.linear_model import Ridge
@@ -33,27 +34,29 @@ __all__ = [
 # Of name features of length 1: a name that no known one is like gets the mean row.
 _RIDGE = 1.0
 
-# Features [n, E] of products.
-Encode = Callable[[Sequence[Product]], Tensor]
+Id = TypeVar("Id", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
-class RowChange:
+class RowChange(Generic[Id]):
     """What rows stood for and are to stand for.
 
     Attributes:
         before, now: ids in the order of rows.
         named: a product that holds nothing but an id's name, of ids of either taxonomy.
+        encode: features [n, E] of n products, as the rows read them in the release; called only
+            where an id is new.
         first: row of the first id; the rows before it stand for no id and stay.
     """
 
-    before: Sequence[str]
-    now: Sequence[str]
-    named: Callable[[str], Product]
+    before: Sequence[Id]
+    now: Sequence[Id]
+    named: Callable[[Id], Product]
+    encode: Callable[[Sequence[Product]], Tensor]
     first: int = 0
 
     @property
-    def added(self) -> list[str]:
+    def added(self) -> list[Id]:
         """Ids that are new."""
         known = frozenset(self.before)
         return [each for each in self.now if each not in known]
@@ -62,15 +65,13 @@ class RowChange:
 def carry_over(
     weights: Mapping[str, Tensor],
     wanted: Mapping[str, Tensor],
-    changes: Mapping[str, RowChange],
-    encode: Encode,
+    changes: Mapping[str, RowChange[Any]],
 ) -> dict[str, Tensor]:
     """Weights for a network whose heads have other rows than those of a release.
 
     Args:
         weights: the release's. wanted: the network's own, for their shapes.
         changes: by prefix of a head's tensors; each of these has a row an id.
-        encode: how the release reads products; called only where an id is new.
 
     Raises:
         ModelError: a tensor of no head differs in shape, is missing or is unknown.
@@ -88,7 +89,7 @@ def carry_over(
             [weights[name][change.first :].float().reshape(len(row_of), -1) for name in names],
             dim=1,
         )
-        fresh = iter(_new_rows(whole, change, row_of, encode))
+        fresh = iter(_new_rows(whole, change, row_of))
         rows = torch.stack(
             [whole[row_of[each]] if each in row_of else next(fresh) for each in change.now]
         )
@@ -108,14 +109,13 @@ def carry_over(
     return carried
 
 
-def _new_rows(
-    rows: Tensor, change: RowChange, row_of: Mapping[str, int], encode: Encode
-) -> Sequence[Tensor]:
+def _new_rows(rows: Tensor, change: RowChange[Id], row_of: Mapping[Id, int]) -> Sequence[Tensor]:
     added = change.added
     if not added:
         return []
-    known = encode([change.named(each) for each in row_of])
-    return list(rows_from_names(known, rows, encode([change.named(each) for each in added])))
+    known = change.encode([change.named(each) for each in row_of])
+    new = change.encode([change.named(each) for each in added])
+    return list(rows_from_names(known, rows, new))
 
 
 def rows_from_names(known: Tensor, rows: Tensor, new: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class DhpcLearner:
         parts: dict[str, nn.Module] = {"heads": net.heads, "steps": self._steps}
         if not self.frozen:
             parts["bodies"] = net.bodies
-        self.model = nn.ModuleDict(parts)
+        self.model: nn.Module = nn.ModuleDict(parts)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """AdamW for encoders and heads, sparse Adam for the DNN's embeddings."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -78,8 +78,8 @@ class RefreshedFlagship(FlagshipSystem):
                 features[torch.from_numpy(rows)] = taken.float().flatten(1)
             return features
 
-        changes = _changes(release, taxonomy, self.categories.ids, self.labels.ids)
-        weights = carry_over(release.weights(), net.state_dict(), changes, encode)
+        changes = _changes(release, taxonomy, self.categories.ids, self.labels.ids, encode)
+        weights = carry_over(release.weights(), net.state_dict(), changes)
         net.load_state_dict(weights)
         net.to(job.device)
         if net.encoder is not None:
@@ -105,17 +105,23 @@ class RefreshedFlagship(FlagshipSystem):
 
 
 def _changes(
-    release: Release, now: Taxonomy, leaves: Sequence[str], labels: Sequence[str]
-) -> dict[str, RowChange]:
+    release: Release,
+    now: Taxonomy,
+    leaves: Sequence[str],
+    labels: Sequence[str],
+    encode: Callable[[Sequence[Product]], Tensor],
+) -> dict[str, RowChange[str]]:
     """What the rows of each head stood for and are to stand for, by prefix of its tensors."""
     before = release.taxonomy
     of_categories, of_labels = category_names(before, now), label_names(before, now)
     old_leaves = () if release.categories is None else release.categories.ids
     old_labels = () if release.labels is None else release.labels.ids
     return {
-        "category.department.": RowChange(before.departments, now.departments, of_categories),
-        "category.leaf.": RowChange(old_leaves, leaves, of_categories),
+        "category.department.": RowChange(
+            before.departments, now.departments, of_categories, encode
+        ),
+        "category.leaf.": RowChange(old_leaves, leaves, of_categories, encode),
         # Its first row stands for no category.
-        "told.embedding.": RowChange(old_leaves, leaves, of_categories, first=1),
-        "attribute.": RowChange(old_labels, labels, of_labels),
+        "told.embedding.": RowChange(old_leaves, leaves, of_categories, encode, first=1),
+        "attribute.": RowChange(old_labels, labels, of_labels, encode),
     }

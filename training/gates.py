@@ -21,8 +21,9 @@ class Gates:
     """By how much a refreshed release may be worse, as differences of shares.
 
     Attributes:
-        overall: category accuracy of all held-out products.
-        department: category accuracy of the products of a true department; a greater fall counts
+        overall: category accuracy of all held-out products (the share whose labels are all right,
+            where there is no category model).
+        department: the same of the products of a true department; a greater fall counts
             only where chance makes it less often than ``significance``: few products vary.
         calibration: rise of the calibration error, and fall of the accuracy among what is assigned
             below the target or the former one, whichever is lower.
@@ -42,14 +43,20 @@ class Answers:
     """What a release answers to the N products.
 
     Attributes:
-        right: [N], the best category is the true one. scores: [N], of it. assigned: [N].
+        right: [N], the best category is the true one; without a category model all labels are.
+        scores: [N], of the best category. assigned: [N]. None without a category model.
         attribute_f1: micro; None without an attribute model.
     """
 
     right: NDArray[np.bool_]
-    scores: NDArray[np.float32]
-    assigned: NDArray[np.bool_]
+    scores: NDArray[np.float32] | None
+    assigned: NDArray[np.bool_] | None
     attribute_f1: float | None
+
+    @property
+    def what(self) -> str:
+        """What the mean of ``right`` is."""
+        return "exact label sets" if self.scores is None else "category accuracy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ class GateResult:
 def judge(
     old: Answers, new: Answers, departments: Sequence[str], target: float, gates: Gates
 ) -> list[GateResult]:
-    """Every gate, overall first.
+    """Every gate, overall first; those of calibration where both releases have a category model.
 
     Args:
         departments: [N], name of each product's true department.
@@ -83,36 +90,41 @@ def judge(
     """
     count = len(old.right)
     before, now = float(old.right.mean()), float(new.right.mean())
-    results = [_at_least("category accuracy", before, now, before - gates.overall, count)]
+    results = [_at_least(new.what, before, now, before - gates.overall, count)]
     names = np.array(departments)
     distinct = sorted(set(departments))
     for name in distinct:
         of = names == name
         results.append(_department(name, old.right[of], new.right[of], len(distinct), gates))
-    error, error_now = (
-        metrics.reliability(each.scores, each.right).calibration_error for each in (old, new)
-    )
-    worst = error + gates.calibration
-    results.append(
-        GateResult("calibration error", error, error_now, worst, count, passed=error_now <= worst)
-    )
-    _, kept_before = metrics.accuracy_where(old.right, old.assigned)
-    _, kept_now = metrics.accuracy_where(new.right, new.assigned)
-    results.append(
-        _at_least(
-            "accuracy among the assigned",
-            kept_before,
-            kept_now,
-            min(target, kept_before) - gates.calibration,
-            int(new.assigned.sum()),
-        )
-    )
+    results += _calibration(old, new, target, gates)
     if old.attribute_f1 is not None and new.attribute_f1 is not None:
         worst = old.attribute_f1 - gates.attributes
         results.append(
             _at_least("attribute micro F1", old.attribute_f1, new.attribute_f1, worst, count)
         )
     return results
+
+
+def _calibration(old: Answers, new: Answers, target: float, gates: Gates) -> list[GateResult]:
+    if old.scores is None or new.scores is None or old.assigned is None or new.assigned is None:
+        return []
+    error = metrics.reliability(old.scores, old.right).calibration_error
+    error_now = metrics.reliability(new.scores, new.right).calibration_error
+    worst = error + gates.calibration
+    _, kept_before = metrics.accuracy_where(old.right, old.assigned)
+    _, kept_now = metrics.accuracy_where(new.right, new.assigned)
+    return [
+        GateResult(
+            "calibration error", error, error_now, worst, len(new.right), passed=error_now <= worst
+        ),
+        _at_least(
+            "accuracy among the assigned",
+            kept_before,
+            kept_now,
+            min(target, kept_before) - gates.calibration,
+            int(new.assigned.sum()),
+        ),
+    ]
 
 
 def _at_least(gate: str, old: float, new: float, worst: float, products: int) -> GateResult:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from models.errors import SortimentError
@@ -25,24 +26,36 @@ from models.release import Release, read_release
 from models.release_store import move_directory
 from models.taxonomy import Taxonomy
 from training import metrics
-from training.abstention import Abstention, read_abstention
+from training.abstention import read_abstention
+from training.ave_bert_refresh import RefreshedAveBert
 from training.data import DataSet, LabelledProduct, count_rows
+from training.dhpc_refresh import RefreshedDhpc
 from training.flagship_refresh import RefreshedFlagship
 from training.gates import Answers, GateResult, Gates, judge
 from training.predictions import predict_products
 from training.processes import Processes, one_process
-from training.recipe import FlagshipSettings, Recipe
+from training.recipe import AveBertSettings, Recipe, SystemSettings
 from training.refresh_data import RefreshData, write_refresh_data
 from training.run import check_target, fit_system
 from training.system import Job, System
 
-__all__ = ["RefreshRefused", "RefreshReport", "next_version", "refresh"]
+__all__ = ["RefreshRefused", "RefreshReport", "next_version", "recipe_for", "refresh"]
 
 # Old products to each new one: enough that a pass over both does not forget the old ones.
 _REPLAY_SHARE = 4
 _REPLAY_LEAST = 2000
 
-_ARCHITECTURES: Mapping[str, Callable[[Job, Release], System]] = {"flagship": RefreshedFlagship}
+# By architecture, which is also the kind of the recipe's system.
+_SYSTEMS: Mapping[str, Callable[[Job, Release], System]] = {
+    "ave_bert": RefreshedAveBert,
+    "dhpc": RefreshedDhpc,
+    "flagship": RefreshedFlagship,
+}
+_RECIPES = {
+    "ave_bert": "refresh-ave-label-masking",
+    "dhpc": "refresh-dhpc-amazon",
+    "flagship": "refresh",
+}
 
 
 class RefreshRefused(SortimentError):
@@ -118,18 +131,17 @@ def refresh(
         )
     check_target(recipe)
     old = read_release(release_dir)
-    make = _ARCHITECTURES.get(old.architecture)
-    if make is None:
+    usual = recipe_for(old)
+    if recipe.system.kind != old.architecture:
         raise SortimentError(
-            f"release {old.id} is of architecture {old.architecture!r}; refresh knows "
-            f"{', '.join(_ARCHITECTURES)}: train it anew with run"
+            f"release {old.id} is refreshed by a recipe of kind {old.architecture} ({usual}, or "
+            f"one made from it), got one of kind {recipe.system.kind}"
         )
-    if not isinstance(recipe.system, FlagshipSettings):
-        raise SortimentError(f"release {old.id} is refreshed by a recipe of kind flagship")
+    make = _SYSTEMS[old.architecture]
     if (recipe.name, recipe.version) == (old.name, old.version):
         raise SortimentError(f"release {old.id} is there already: give the new one another version")
-    system = _promising(recipe.system, read_abstention(old))
-    recipe = replace(recipe, system=system)
+    recipe = replace(recipe, system=_promising(recipe.system, old))
+    target = getattr(recipe.system, "target_accuracy", 0.0)
     data = DataSet(recipe.data)
     processes = Processes(recipe.device)
     recipe.out.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +183,7 @@ def refresh(
                 before,
                 now,
                 _departments(data.taxonomy, items),
-                system.target_accuracy,
+                target,
                 gates or Gates(),
             )
             report = RefreshReport(
@@ -194,39 +206,63 @@ def refresh(
     return report
 
 
+def recipe_for(release: Release) -> str:
+    """The recipe that such a release is usually refreshed by.
+
+    Raises:
+        SortimentError: its architecture cannot be refreshed.
+    """
+    if release.architecture not in _RECIPES:
+        raise SortimentError(
+            f"release {release.id} is of architecture {release.architecture!r}; refresh knows "
+            f"{', '.join(_RECIPES)}: train it anew with run"
+        )
+    return _RECIPES[release.architecture]
+
+
 def next_version(version: str) -> str | None:
     """The version with its last number one higher; None where it ends with no number."""
     found = re.fullmatch(r"(.*?)(\d+)", version)
     return None if found is None else f"{found[1]}{int(found[2]) + 1:0{len(found[2])}d}"
 
 
-def _promising(settings: FlagshipSettings, old: Abstention | None) -> FlagshipSettings:
+def _promising(settings: SystemSettings, old: Release) -> SystemSettings:
     """What the old release's thresholds promise the new one's promise too."""
-    if old is None:
+    if isinstance(settings, AveBertSettings):
+        given = old.label_thresholds
+        half = given is not None and bool((given == 0.5).all())
+        return replace(settings, thresholds="half" if half else "tuned")
+    promised = read_abstention(old)
+    if promised is None:
         return settings
-    return replace(settings, target_accuracy=old.target, abstention=old.by)
+    return replace(settings, target_accuracy=promised.target, abstention=promised.by)
 
 
 def _answers(release: Release, items: Sequence[LabelledProduct], device: torch.device) -> Answers:
     found = predict_products(release, load_predictor(release, device, "auto"), items, device)
-    right = found.right([item.category for item in items])
+    true = [item.label_ids for item in items]
+    if found.categories is None:
+        labels = found.labels_of_true or [()] * len(items)
+        pairs = zip(labels, true, strict=True)
+        exact = np.array([set(given) == set(wanted) for given, wanted in pairs], dtype=np.bool_)
+        return Answers(exact, None, None, metrics.label_measures(true, labels).micro_f1)
     micro = None
     if found.labels is not None:
-        micro = metrics.label_measures([item.label_ids for item in items], found.labels).micro_f1
+        micro = metrics.label_measures(true, found.labels).micro_f1
+    right = found.right([item.category for item in items])
     return Answers(right, found.scores, found.assigned, micro)
 
 
 def _figures(answers: Answers, num_new: int) -> dict[str, float]:
     """The new products come first in the comparison's split."""
-    coverage, assigned = metrics.accuracy_where(answers.right, answers.assigned)
-    found = {
-        "category_accuracy": float(answers.right.mean()),
-        "coverage": coverage,
-        "assigned_accuracy": assigned,
-        "calibration_error": metrics.reliability(answers.scores, answers.right).calibration_error,
-    }
+    name = answers.what.replace(" ", "_")
+    found = {name: float(answers.right.mean())}
+    if answers.scores is not None and answers.assigned is not None:
+        coverage, assigned = metrics.accuracy_where(answers.right, answers.assigned)
+        error = metrics.reliability(answers.scores, answers.right).calibration_error
+        found |= {"coverage": coverage, "assigned_accuracy": assigned, "calibration_error": error}
     if num_new:
-        found["category_accuracy_of_new_products"] = float(answers.right[:num_new].mean())
+        found[f"{name}_of_new_products"] = float(answers.right[:num_new].mean())
     if answers.attribute_f1 is not None:
         found["attribute_micro_f1"] = answers.attribute_f1
     return found

@@ -14,7 +14,7 @@ from models.release import fetch_release, read_release
 from training.gates import Gates
 from training.recipe import FETCHED_RELEASES
 from training.recipe_files import RecipeError, load_recipe
-from training.refresh import RefreshRefused, RefreshReport, next_version, refresh
+from training.refresh import RefreshRefused, RefreshReport, next_version, recipe_for, refresh
 
 __all__ = ["refresh_command"]
 
@@ -42,7 +42,9 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 )
 @click.option("--out", required=True, type=_FOLDER, help="Folder of the new release.")
 @click.option("--version", help="Of the new release; the old one's, one higher, where not given.")
-@click.option("--recipe", default="refresh", show_default=True, help="How to train.")
+@click.option(
+    "--recipe", help="How to train; where not given the usual one of the release's architecture."
+)
 @click.option(
     "--replay",
     type=click.IntRange(0),
@@ -75,7 +77,7 @@ def refresh_command(
     new: tuple[Path, ...],
     out: Path,
     version: str | None,
-    recipe: str,
+    recipe: str | None,
     replay: int | None,
     hold: float,
     split: str,
@@ -98,7 +100,7 @@ def refresh_command(
             f"version {old.version} of {old.name} ends with no number to count on from: give "
             "--version"
         )
-    loaded = load_recipe(recipe, [*settings, "data=.", "out=.", "name=."])
+    loaded = load_recipe(recipe or recipe_for(old), [*settings, "data=.", "out=.", "name=."])
     loaded = replace(loaded, data=data, out=out, name=old.name, version=chosen)
     if loaded.progress is None:
         loaded = replace(loaded, progress=sys.stderr.isatty())

@@ -38,8 +38,8 @@ def test_rows_follow_their_ids() -> None:
         "head.bias": torch.empty(2),
         "body.weight": torch.empty(4),
     }
-    change = RowChange(["a", "b", "c"], ["c", "a"], named)
-    found = carry_over(weights, wanted, {"head.": change}, unasked)
+    change = RowChange(["a", "b", "c"], ["c", "a"], named, unasked)
+    found = carry_over(weights, wanted, {"head.": change})
     assert found["head.weight"].tolist() == [[4, 5], [0, 1]]
     assert found["head.bias"].tolist() == [12, 10]
     assert found["body.weight"] is weights["body.weight"]
@@ -61,9 +61,9 @@ def test_new_rows_stand_where_their_names_say() -> None:
     weights = {"head.weight": rows[:, :2], "head.bias": rows[:, 2]}
     now = ["x" if each == "b" else each for each in before]
     places["x"] = 3 * places["c"] + 0.01
-    change = RowChange(before, [*now, "i"], named)
+    change = RowChange(before, [*now, "i"], named, encode)
     wanted = {"head.weight": torch.empty(9, 2), "head.bias": torch.empty(9)}
-    found = carry_over(weights, wanted, {"head.": change}, encode)
+    found = carry_over(weights, wanted, {"head.": change})
     made = torch.cat([found["head.weight"], found["head.bias"][:, None]], dim=1)
     for place, each in enumerate(now):
         if each != "x":
@@ -88,9 +88,9 @@ def test_one_known_row_is_enough() -> None:
 
 def test_what_is_no_row_must_fit() -> None:
     with pytest.raises(ModelError, match="taxonomy cannot change"):
-        carry_over({"body": torch.ones(3)}, {"body": torch.ones(4)}, {}, unasked)
+        carry_over({"body": torch.ones(3)}, {"body": torch.ones(4)}, {})
     with pytest.raises(ModelError, match="another network"):
-        carry_over({"body": torch.ones(3)}, {"soul": torch.ones(3)}, {}, unasked)
+        carry_over({"body": torch.ones(3)}, {"soul": torch.ones(3)}, {})
 
 
 def taxonomy(leaf: str, name: str) -> Taxonomy:
@@ -123,6 +123,6 @@ def test_names_of_ids_that_are_gone_are_those_they_had() -> None:
 
 def test_rows_before_the_first_id_stay() -> None:
     weights = {"told.weight": torch.arange(6.0).reshape(3, 2)}
-    change = RowChange(["a", "b"], ["b"], named, first=1)
-    found = carry_over(weights, {"told.weight": torch.empty(2, 2)}, {"told.": change}, unasked)
+    change = RowChange(["a", "b"], ["b"], named, unasked, first=1)
+    found = carry_over(weights, {"told.weight": torch.empty(2, 2)}, {"told.": change})
     assert found["told.weight"].tolist() == [[0, 1], [4, 5]]

@@ -20,6 +20,7 @@ from models.loading import load_predictor, run_self_check
 from models.noop import noop_release
 from models.release import read_release
 from models.rivals import Rivals
+from tests.new_labels import labelled, write_changed_shop, write_lines
 from tests.releases import TAXONOMY, reseal
 from tests.tiny_encoder import save_tiny_bert
 from tests.tiny_shop import COLORS, write_shop
@@ -31,7 +32,7 @@ from training.flagship_refresh import RefreshedFlagship
 from training.gates import Gates
 from training.loop import Interrupted
 from training.processes import Processes
-from training.recipe import FlagshipSettings, LoopSettings, Rates, Recipe
+from training.recipe import DhpcSettings, FlagshipSettings, LoopSettings, Rates, Recipe
 from training.refresh import RefreshRefused, RefreshReport, refresh
 from training.run import run
 from training.system import Job
@@ -80,26 +81,12 @@ def first(shop: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return recipe
 
 
-def labelled(number: int, title: str, category: str, color: str) -> dict[str, Any]:
-    return {
-        "product_id": f"new-{number}",
-        "title": f"{title} {color}",
-        "category": category,
-        "attributes": [{"name": "Color", "value": color}],
-    }
-
-
-def write(path: Path, lines: list[dict[str, Any]]) -> Path:
-    path.write_bytes(b"".join(orjson.dumps(each) + b"\n" for each in lines))
-    return path
-
-
 @pytest.fixture
 def refreshed(first: Recipe, tmp_path: Path) -> Callable[..., RefreshReport]:
     def call(lines: list[dict[str, Any]], **changes: Any) -> RefreshReport:
         gates, hold = changes.pop("gates", WIDE), changes.pop("hold", 0.2)
         recipe = replace(first, out=tmp_path / "2", version="2", **changes)
-        new = write(tmp_path / "new.jsonl", lines)
+        new = write_lines(tmp_path / "new.jsonl", lines)
         return refresh(first.out, recipe, [new], gates=gates, hold=hold, say=silent)
 
     return call
@@ -145,7 +132,7 @@ def test_the_command_says_why_and_exits_with_3(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    new = write(tmp_path / "new.jsonl", zeppelins(30))
+    new = write_lines(tmp_path / "new.jsonl", zeppelins(30))
     given = ["--release", first.out, "--data", first.data, "--new", new, "--out", tmp_path / "2"]
     given += ["--report", tmp_path / "report", "--gate", "calibration=0", "--gate", "overall=0"]
     given += [f"cache={first.cache}", "train.epochs=1", "train.min_steps=0", "train.batch_size=16"]
@@ -190,22 +177,7 @@ def wide(first: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 @pytest.fixture
 def changed_shop(shop: Path, tmp_path: Path) -> Path:
-    """A leaf and a value more, a leaf and its products gone, others in another order."""
-    data = tmp_path / "changed"
-    data.mkdir()
-    taxonomy = json.loads(gzip.decompress((shop / "taxonomy.json.gz").read_bytes()))
-    nodes = [node for node in taxonomy["categories"] if node["id"] != "home/革"]
-    taxonomy["categories"] = [*nodes[::-1], {"id": "wear/gown", "name": "gown", "parent": "wear"}]
-    taxonomy["version"] = "2"
-    taxonomy["attributes"][0]["values"] = ["green", *COLORS]
-    del taxonomy["relevant"]["home/革"]
-    taxonomy["relevant"] = {leaf: {"Color": ["green", *COLORS]} for leaf in taxonomy["relevant"]}
-    (data / "taxonomy.json").write_text(json.dumps(taxonomy))
-    for split in ("train", "valid", "test"):
-        lines = gzip.decompress((shop / f"{split}.jsonl.gz").read_bytes()).splitlines()
-        kept = [line for line in lines if json.loads(line)["category"] != "home/革"]
-        (data / f"{split}.jsonl").write_bytes(b"\n".join(kept) + b"\n")
-    return data
+    return write_changed_shop(shop, tmp_path / "changed")
 
 
 def test_rows_are_carried_over_by_id(first: Recipe, changed_shop: Path) -> None:
@@ -246,7 +218,7 @@ def test_a_changed_taxonomy_is_learned_and_published(
 def test_a_flagship_without_an_encoder_is_refreshed(
     wide: Recipe, changed_shop: Path, tmp_path: Path
 ) -> None:
-    new = write(
+    new = write_lines(
         tmp_path / "new.jsonl",
         [labelled(n, "gown", "wear/gown", "green") for n in range(80)],
     )
@@ -273,7 +245,7 @@ def test_an_attribute_with_two_values_is_exclusive_no_more(wide: Recipe, tmp_pat
     both = labelled(1, "gown", "wear/dress", COLORS[0])
     both["attributes"].append({"name": "Color", "value": COLORS[1]})
     lines = [both, *(labelled(n, "gown", "wear/dress", COLORS[0]) for n in range(2, 40))]
-    new = write(tmp_path / "new.jsonl", lines)
+    new = write_lines(tmp_path / "new.jsonl", lines)
     recipe = replace(wide, out=tmp_path / "2", version="2")
     report = refresh(wide.out, recipe, [new], gates=WIDE, hold=0.02, say=silent)
     assert report.published is not None
@@ -313,7 +285,7 @@ def test_the_new_release_promises_what_the_old_one_did(
     promised = replace(said, target=0.7, by="overall")
     (old / CALIBRATION_FILE).write_bytes(promised.to_json())
     reseal(old)
-    new = write(tmp_path / "new.jsonl", zeppelins())
+    new = write_lines(tmp_path / "new.jsonl", zeppelins())
     recipe = replace(first, out=tmp_path / "2", version="2")
     report = refresh(old, recipe, [new], gates=WIDE, say=silent)
     assert report.published is not None
@@ -325,7 +297,7 @@ def test_the_new_release_promises_what_the_old_one_did(
 def test_an_interrupted_refresh_goes_on(
     first: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    new = write(tmp_path / "new.jsonl", zeppelins())
+    new = write_lines(tmp_path / "new.jsonl", zeppelins())
     # No checkpoint of another test's.
     recipe = replace(first, out=tmp_path / "2", version="2", cache=tmp_path / "cache")
     steps = 0
@@ -355,7 +327,7 @@ def test_an_interrupted_refresh_goes_on(
 
 
 def test_what_cannot_be_refreshed(first: Recipe, shop: Path, tmp_path: Path) -> None:
-    new = write(tmp_path / "new.jsonl", zeppelins(5))
+    new = write_lines(tmp_path / "new.jsonl", zeppelins(5))
     recipe = replace(first, out=tmp_path / "2")
     with pytest.raises(SortimentError, match="shop/1 is there already"):
         refresh(first.out, recipe, [new], say=silent)
@@ -372,9 +344,12 @@ def test_what_cannot_be_refreshed(first: Recipe, shop: Path, tmp_path: Path) -> 
     assert not (tmp_path / "2").exists()
 
 
-def test_only_a_flagship_is_refreshed(first: Recipe, tmp_path: Path) -> None:
+def test_a_system_is_refreshed_by_a_recipe_of_its_kind(first: Recipe, tmp_path: Path) -> None:
     release = noop_release(tmp_path / "noop", TAXONOMY)
-    new = write(tmp_path / "new.jsonl", zeppelins(5))
+    new = write_lines(tmp_path / "new.jsonl", zeppelins(5))
     recipe = replace(first, out=tmp_path / "2", version="2")
-    with pytest.raises(SortimentError, match="refresh knows flagship"):
+    with pytest.raises(SortimentError, match="refresh knows ave_bert, dhpc, flagship"):
         refresh(release.directory, recipe, [new], say=silent)
+    system = DhpcSettings(kind="dhpc", encoder="bundled")
+    with pytest.raises(SortimentError, match=r"of kind flagship \(refresh, or .* dhpc"):
+        refresh(first.out, replace(recipe, system=system), [new], say=silent)
