@@ -32,8 +32,9 @@ __all__ = [
 ]
 
 _FOLDER = Path(__file__).parent / "tables"
-# Settings that decide nothing of what a row becomes.
-_NOT_A_MATTER = ("about", "cache", "device", "progress", "resume", "tensorboard")
+# Settings that decide nothing of what a row becomes. Rows that were trained in several folders, or
+# on several machines, may be put together in one.
+_NOT_A_MATTER = ("about", "cache", "device", "out", "progress", "resume", "tensorboard")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,5 +78,11 @@ def test_rows_whose_keys_have_dots_are_each_kept(tmp_path: Path) -> None:
     assert sum(line.startswith("kept from before") for line in said) == 2
     train_row(replace(recipe, about="told in other words"), said.append)
     assert said[-1].startswith("kept from before")
+    # Rows of several folders may be put together.
+    moved = tmp_path / "moved"
+    recipe.out.parent.rename(moved)
+    recipe = replace(recipe, out=moved / recipe.out.name)
+    train_row(recipe, said.append)
+    assert said[-1].startswith("kept from before")
     with pytest.raises(SortimentError, match="made by other settings"):
         train_row(replace(recipe, seed=3), said.append)
