@@ -229,7 +229,9 @@ def load_pretrained(
             key: value
             for key, value in json.loads(config.to_json_string(use_diff=False)).items()
             if not key.startswith("_") and key not in ("id2label", "label2id")
-        },
+        }
+        # Some models have names of their own for these.
+        | {"hidden_size": int(config.hidden_size), "num_hidden_layers": num_layers},
         layers=chosen,
         pooling=pooling,
         pad_id=0 if pad_id is None else int(pad_id),

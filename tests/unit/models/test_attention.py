@@ -1,14 +1,32 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from transformers import (
+    DistilBertConfig,
+    DistilBertModel,
+    ModernBertConfig,
+    ModernBertModel,
+    MPNetConfig,
+    MPNetModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from models.attention import aligned_attention
-from models.encoders import TextEncoder, every_other_layer, load_pretrained, pad, serve_in
+from models.encoders import (
+    EncoderConfig,
+    TextEncoder,
+    every_other_layer,
+    load_pretrained,
+    pad,
+    serve_in,
+)
 from models.prepare import Ragged
 from tests.tiny_encoder import save_tiny_bert
 
@@ -29,6 +47,38 @@ def features(encoder: TextEncoder, rows: list[int]) -> torch.Tensor:
     with torch.inference_mode():
         found: torch.Tensor = encoder(*pad(Ragged(np.concatenate(tokens), ends), 0))
     return found
+
+
+SMALL = {"vocab_size": 80, "hidden_size": 32, "num_hidden_layers": 3, "intermediate_size": 48}
+OTHERS: dict[str, Callable[[], PreTrainedModel]] = {
+    # Its layers attend to neighbours and to all in turn.
+    "modernbert": lambda: ModernBertModel(
+        ModernBertConfig(**SMALL, num_attention_heads=2, local_attention=8, pad_token_id=0)
+    ),
+    # It has names of its own for its sizes.
+    "distilbert": lambda: DistilBertModel(
+        DistilBertConfig(vocab_size=80, dim=32, n_layers=3, n_heads=2, hidden_dim=48)
+    ),
+    # It attends in a way of its own.
+    "mpnet": lambda: MPNetModel(MPNetConfig(**SMALL, num_attention_heads=2)),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_encoders_are_rebuilt_and_read_alike(tmp_path: Path, kind: str) -> None:
+    PreTrainedTokenizerFast.from_pretrained(save_tiny_bert(tmp_path)).save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    OTHERS[kind]().save_pretrained(tmp_path)
+    found = load_pretrained(str(tmp_path), layers=every_other_layer, pooling="concat").encoder
+    rebuilt = TextEncoder(EncoderConfig.from_json(found.config.to_json()))
+    rebuilt.load_state_dict(found.state_dict())
+    rows = list(range(len(LENGTHS)))
+    before = features(found.eval(), rows)
+    serve_in(rebuilt.eval(), torch.float32)
+    torch.testing.assert_close(features(rebuilt, rows), before, atol=2e-6, rtol=0)
+    for row in rows:
+        alone = features(rebuilt, [row])[0]
+        torch.testing.assert_close(alone, before[row], atol=5e-6, rtol=0)
 
 
 def test_attention_is_what_it_was(encoder: TextEncoder) -> None:
