@@ -241,7 +241,7 @@ def load_pretrained(
 
 
 def serve_in(module: nn.Module, dtype: torch.dtype) -> None:
-    """Let every text encoder within a module multiply in ``dtype``, alike in every batch."""
+    """Let every text encoder within a module multiply in ``dtype``, nearly alike in every batch."""
     for each in module.modules():
         if isinstance(each, TextEncoder):
             align_attention(each.transformer)

@@ -44,6 +44,11 @@ class RefreshedAveBert(AveBertSystem):
         if not isinstance(predictor.preparer, AveBertPreparer) or reading is None or labels is None:
             raise ModelError(f"release {release.id} is no ave_bert")
         config = AveBertConfig.from_json(release.config)
+        if config.classifiers != "one" and settings.weight_decay:
+            raise ModelError(
+                f"release {release.id} has a classifier for each category, and a batch would decay "
+                "those that it is not of: set system.weight_decay=0"
+            )
         self._job = job
         self._settings = replace(settings, classifiers=config.classifiers)
         self._release = release

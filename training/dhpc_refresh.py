@@ -1,6 +1,7 @@
 """dhpc-amazon as a system that starts from a release, under the same or a changed taxonomy.
 
-A department's classifier is found again by the department's id. One that was not there (a new
+A department's classifier is found again by the department's id, and its rows by their leaves: a
+leaf that moved to another department is new there. A classifier that was not there (a new
 department's, or one whose department had a single leaf) begins as a copy of the department
 classifier, but for its last layer.
 """

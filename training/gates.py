@@ -27,7 +27,8 @@ class Gates:
             only where chance makes it less often than ``significance``: few products vary.
         calibration: rise of the calibration error, and fall of the accuracy among what is assigned
             below the target or the former one, whichever is lower.
-        attributes: micro F1 of attributes, masked by the predicted category.
+        attributes: micro F1 of attributes, masked by the predicted category (by the true one where
+            there is no category model).
         significance: of the one-sided exact test by department, divided by their number.
     """
 

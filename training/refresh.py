@@ -21,10 +21,11 @@ import numpy as np
 import torch
 
 from models.errors import SortimentError
+from models.labels import LabelSpace
 from models.loading import load_predictor
 from models.release import Release, read_release
 from models.release_store import move_directory
-from models.taxonomy import Taxonomy
+from models.taxonomy import Taxonomy, compile_masks
 from training import metrics
 from training.abstention import read_abstention
 from training.ave_bert_refresh import RefreshedAveBert
@@ -178,7 +179,11 @@ def refresh(
                     f"{data.directory} has no products in {compare_on} whose category is a leaf of "
                     "its taxonomy: nothing to compare by"
                 )
-            before, now = (_answers(each, items, processes.device) for each in (old, fresh))
+            allowed = _allowed(data.taxonomy, items)
+            existing = frozenset(data.taxonomy.label_ids())
+            before, now = (
+                _answers(each, items, allowed, existing, processes.device) for each in (old, fresh)
+            )
             results = judge(
                 before,
                 now,
@@ -238,17 +243,44 @@ def _promising(settings: SystemSettings, old: Release) -> SystemSettings:
     return replace(settings, target_accuracy=promised.target, abstention=promised.by)
 
 
-def _answers(release: Release, items: Sequence[LabelledProduct], device: torch.device) -> Answers:
+def _allowed(now: Taxonomy, items: Sequence[LabelledProduct]) -> list[frozenset[str]]:
+    """Labels that the true category of each may have: no release can be right about others."""
+    labels = LabelSpace(now.label_ids())
+    categories = {item.category: row for row, item in enumerate(items)}
+    masks = compile_masks(now, tuple(categories), labels)
+    by_category = {
+        category: frozenset(labels.ids[label] for label in masks.row(row))
+        for row, category in enumerate(categories)
+    }
+    return [by_category[item.category] for item in items]
+
+
+def _answers(
+    release: Release,
+    items: Sequence[LabelledProduct],
+    allowed: Sequence[frozenset[str]],
+    existing: frozenset[str],
+    device: torch.device,
+) -> Answers:
+    """What a release answers; labels that left the taxonomy count neither as true nor as given."""
     found = predict_products(release, load_predictor(release, device, "auto"), items, device)
-    true = [item.label_ids for item in items]
+    true = [
+        tuple(label for label in item.label_ids if label in labels)
+        for item, labels in zip(items, allowed, strict=True)
+    ]
     if found.categories is None:
-        labels = found.labels_of_true or [()] * len(items)
+        answers = found.labels_of_true or [()] * len(items)
+        labels = [
+            tuple(label for label in given if label in known)
+            for given, known in zip(answers, allowed, strict=True)
+        ]
         pairs = zip(labels, true, strict=True)
         exact = np.array([set(given) == set(wanted) for given, wanted in pairs], dtype=np.bool_)
         return Answers(exact, None, None, metrics.label_measures(true, labels).micro_f1)
     micro = None
     if found.labels is not None:
-        micro = metrics.label_measures(true, found.labels).micro_f1
+        labels = [tuple(label for label in each if label in existing) for each in found.labels]
+        micro = metrics.label_measures(true, labels).micro_f1
     right = found.right([item.category for item in items])
     return Answers(right, found.scores, found.assigned, micro)
 
@@ -279,10 +311,12 @@ def _departments(taxonomy: Taxonomy, items: Sequence[LabelledProduct]) -> list[s
 
 
 def _changed(old: Release, now: Taxonomy) -> dict[str, dict[str, int]]:
-    before = {
-        "categories": frozenset(() if old.categories is None else old.categories.ids),
-        "labels": frozenset(() if old.labels is None else old.labels.ids),
-    }
+    """Ids that were added and are gone, by kind; of what the release has a model for."""
+    before = {}
+    if old.categories is not None:
+        before["categories"] = frozenset(old.categories.ids)
+    if old.labels is not None:
+        before["labels"] = frozenset(old.labels.ids)
     after = {"categories": frozenset(now.leaves), "labels": frozenset(now.label_ids())}
     return {
         kind: {"added": len(after[kind] - before[kind]), "gone": len(before[kind] - after[kind])}

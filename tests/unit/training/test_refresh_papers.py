@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from models.dhpc import DhpcNet, dhpc_categories
+from models.errors import SortimentError
 from models.loading import load_predictor, run_self_check
 from models.release import Release, read_release
 from tests.new_labels import labelled, write_changed_shop, write_lines
@@ -153,6 +154,7 @@ def test_a_dhpc_learns_a_new_leaf(trained: Trained, gowns: Path, tmp_path: Path)
     report = refresh(old.directory, recipe, [gowns], gates=WIDE, say=silent)
     release = published(report)
     assert release.config == old.config
+    assert report.changed == {"categories": {"added": 1, "gone": 1}}
     before, now = report.figures[old.id], report.figures[release.id]
     assert before["category_accuracy_of_new_products"] == 0
     assert now["category_accuracy_of_new_products"] > 0.9
@@ -242,7 +244,7 @@ def test_encoders_of_their_own_are_not_frozen(
 ) -> None:
     old, recipe = trained(dhpc(tmp_path))
     frozen = replace(recipe.system, gear="frozen", bodies="shared")
-    with pytest.raises(Exception, match=r"encoder for each classifier.*system\.gear=finetune"):
+    with pytest.raises(SortimentError, match=r"encoder for each classifier.*system\.gear=finetune"):
         refresh(old.directory, replace(recipe, system=frozen), [gowns], say=silent)
 
 
@@ -266,6 +268,37 @@ def test_the_command_takes_the_recipe_of_the_architecture(
     assert "passed  exact label sets" in said.out
     report = orjson.loads((tmp_path / "report" / "refresh.json").read_bytes())
     assert report["published"] == str(recipe.out)
+
+
+def without(value: str, data: Path) -> None:
+    """Take a value out of the taxonomy, and leave the products as they are."""
+    taxonomy = orjson.loads((data / "taxonomy.json").read_bytes())
+    taxonomy["attributes"][0]["values"].remove(value)
+    for values in taxonomy["relevant"].values():
+        values["Color"].remove(value)
+    (data / "taxonomy.json").write_bytes(orjson.dumps(taxonomy))
+
+
+@pytest.mark.parametrize("classifiers", ["one", "leaf"])
+def test_a_label_that_left_the_taxonomy_is_held_against_no_one(
+    trained: Trained, green_shoes: Path, tmp_path: Path, classifiers: str
+) -> None:
+    old, recipe = trained(ave_bert(tmp_path, classifiers=classifiers), epochs=8)
+    without("blue", recipe.data)
+    gates = replace(WIDE, overall=0.1, attributes=0.1)
+    report = refresh(old.directory, recipe, [green_shoes], gates=gates, say=silent)
+    published(report)
+    assert report.changed == {"labels": {"added": 1, "gone": 1}}
+    assert report.figures[old.id]["attribute_micro_f1"] < 1
+
+
+def test_many_classifiers_have_no_decay(
+    trained: Trained, green_shoes: Path, tmp_path: Path
+) -> None:
+    old, recipe = trained(ave_bert(tmp_path, classifiers="leaf"))
+    decaying = replace(recipe.system, classifiers="one", weight_decay=0.01)
+    with pytest.raises(SortimentError, match=r"set system\.weight_decay=0"):
+        refresh(old.directory, replace(recipe, system=decaying), [green_shoes], say=silent)
 
 
 def test_labels_that_are_worse_are_refused(trained: Trained, tmp_path: Path) -> None:
