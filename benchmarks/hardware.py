@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,11 +24,12 @@ def describe() -> str:
 
 
 def short_name() -> str:
-    """For file names: the GPU, else the number of cores."""
+    """For file names: the GPU, else the processor and its number of cores."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name().lower().replace(" ", "-")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"cpu-{cores}-cores"
+    processor = re.sub(r"[^a-z0-9]+", "-", _processor().partition("@")[0].lower()).strip("-")
+    return f"{processor}-{cores}-cores"
 
 
 def versions(*packages: str) -> str:
