@@ -17,9 +17,8 @@ from models.loading import load_predictor
 from models.product import Product
 from models.release import Release
 from training.ave_bert import AveBertSystem, attribute_spaces
-from training.carry_over import RowChange, carry_over, label_names
+from training.carry_over import RowChange, carry_over, in_batches, label_names
 from training.features import encoder_digest
-from training.predictions import plan
 from training.recipe import AveBertSettings
 from training.system import Job
 
@@ -65,9 +64,7 @@ class RefreshedAveBert(AveBertSystem):
             texts = [(product.title, product.description) for product in products]
             once = dict(zip(texts, products, strict=True))
             prepared = self.preparer.prepare(list(once.values()))
-            features = torch.empty(len(once), net.encoder.num_features)
-            for rows in plan(prepared.costs):
-                features[torch.from_numpy(rows)] = reading.encoder.encode(prepared.take(rows))
+            features = in_batches(prepared, net.encoder.num_features, reading.encoder.encode)
             row_of = {text: row for row, text in enumerate(once)}
             return features[[row_of[text] for text in texts]]
 

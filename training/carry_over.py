@@ -20,13 +20,16 @@ from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from models.errors import ModelError
+from models.prepare import Prepared
 from models.product import Product
 from models.taxonomy import Taxonomy
+from training.predictions import plan
 
 __all__ = [
     "RowChange",
     "carry_over",
     "category_names",
+    "in_batches",
     "label_names",
     "rows_from_names",
 ]
@@ -116,6 +119,19 @@ def _new_rows(rows: Tensor, change: RowChange[Id], row_of: Mapping[Id, int]) -> 
     known = change.encode([change.named(each) for each in row_of])
     new = change.encode([change.named(each) for each in added])
     return list(rows_from_names(known, rows, new))
+
+
+def in_batches(prepared: Prepared, num_features: int, read: Callable[[Prepared], Tensor]) -> Tensor:
+    """Features [n, E] of n prepared products, read in batches of like cost.
+
+    Args:
+        num_features: E. read: features [b, ...] of a batch, E values each.
+    """
+    features = torch.empty(len(prepared), num_features)
+    with torch.inference_mode():
+        for rows in plan(prepared.costs):
+            features[torch.from_numpy(rows)] = read(prepared.take(rows)).float().flatten(1)
+    return features
 
 
 def rows_from_names(known: Tensor, rows: Tensor, new: Tensor) -> Tensor:

@@ -30,10 +30,9 @@ from models.loading import load_predictor
 from models.product import Product
 from models.release import Release
 from models.segments import SegmentPreparer
-from training.carry_over import RowChange, carry_over, category_names
+from training.carry_over import RowChange, carry_over, category_names, in_batches
 from training.dhpc import DhpcSystem
 from training.features import encoder_digest
-from training.predictions import plan
 from training.recipe import DhpcSettings
 from training.system import Job
 from training.targets import label_spaces
@@ -102,14 +101,12 @@ def _filled(
 
     def reads(name: str) -> Callable[[Sequence[Product]], Tensor]:
         def encode(products: Sequence[Product]) -> Tensor:
-            prepared = preparer.prepare(products)
-            head = old.net.head(name)
-            features = torch.empty(len(products), head.last.in_features)
-            with torch.inference_mode():
-                for rows in plan(prepared.costs):
-                    read = old.read(old.net.body(name), prepared.take(rows))
-                    features[torch.from_numpy(rows)] = head.hidden(read)
-            return features
+            head, body = old.net.head(name), old.net.body(name)
+            return in_batches(
+                preparer.prepare(products),
+                head.last.in_features,
+                lambda batch: head.hidden(old.read(body, batch)),
+            )
 
         return encode
 

@@ -18,10 +18,9 @@ from models.product import Product
 from models.release import Release
 from models.rivals import Rivals
 from models.taxonomy import Taxonomy
-from training.carry_over import RowChange, carry_over, category_names, label_names
+from training.carry_over import RowChange, carry_over, category_names, in_batches, label_names
 from training.features import encoder_digest
 from training.flagship import FlagshipSystem
-from training.predictions import plan
 from training.prepared import SplitOnDisk
 from training.recipe import FlagshipSettings
 from training.system import Job
@@ -71,12 +70,8 @@ class RefreshedFlagship(FlagshipSystem):
         )
 
         def encode(products: Sequence[Product]) -> Tensor:
-            prepared = self.preparer.prepare(products)
-            features = torch.empty(len(products), config.members * net.mixer.num_features)
-            for rows in plan(prepared.costs):
-                taken = reading.encode(prepared.take(rows))
-                features[torch.from_numpy(rows)] = taken.float().flatten(1)
-            return features
+            width = config.members * net.mixer.num_features
+            return in_batches(self.preparer.prepare(products), width, reading.encode)
 
         changes = _changes(release, taxonomy, self.categories.ids, self.labels.ids, encode)
         weights = carry_over(release.weights(), net.state_dict(), changes)
