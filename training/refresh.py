@@ -46,16 +46,11 @@ __all__ = ["RefreshRefused", "RefreshReport", "next_version", "recipe_for", "ref
 _REPLAY_SHARE = 4
 _REPLAY_LEAST = 2000
 
-# By architecture, which is also the kind of the recipe's system.
-_SYSTEMS: Mapping[str, Callable[[Job, Release], System]] = {
-    "ave_bert": RefreshedAveBert,
-    "dhpc": RefreshedDhpc,
-    "flagship": RefreshedFlagship,
-}
-_RECIPES = {
-    "ave_bert": "refresh-ave-label-masking",
-    "dhpc": "refresh-dhpc-amazon",
-    "flagship": "refresh",
+# By architecture, which is also the kind of the recipe's system; with the usual recipe.
+_SYSTEMS: Mapping[str, tuple[Callable[[Job, Release], System], str]] = {
+    "ave_bert": (RefreshedAveBert, "refresh-ave-label-masking"),
+    "dhpc": (RefreshedDhpc, "refresh-dhpc-amazon"),
+    "flagship": (RefreshedFlagship, "refresh"),
 }
 
 
@@ -138,11 +133,13 @@ def refresh(
             f"release {old.id} is refreshed by a recipe of kind {old.architecture} ({usual}, or "
             f"one made from it), got one of kind {recipe.system.kind}"
         )
-    make = _SYSTEMS[old.architecture]
+    make, _ = _SYSTEMS[old.architecture]
     if (recipe.name, recipe.version) == (old.name, old.version):
         raise SortimentError(f"release {old.id} is there already: give the new one another version")
-    recipe = replace(recipe, system=_promising(recipe.system, old))
-    target = getattr(recipe.system, "target_accuracy", 0.0)
+    system = _promising(recipe.system, old)
+    recipe = replace(recipe, system=system)
+    # Without a category model nothing is assigned.
+    target = 0.0 if isinstance(system, AveBertSettings) else system.target_accuracy
     data = DataSet(recipe.data)
     processes = Processes(recipe.device)
     recipe.out.parent.mkdir(parents=True, exist_ok=True)
@@ -217,12 +214,12 @@ def recipe_for(release: Release) -> str:
     Raises:
         SortimentError: its architecture cannot be refreshed.
     """
-    if release.architecture not in _RECIPES:
+    if release.architecture not in _SYSTEMS:
         raise SortimentError(
             f"release {release.id} is of architecture {release.architecture!r}; refresh knows "
-            f"{', '.join(_RECIPES)}: train it anew with run"
+            f"{', '.join(_SYSTEMS)}: train it anew with run"
         )
-    return _RECIPES[release.architecture]
+    return _SYSTEMS[release.architecture][1]
 
 
 def next_version(version: str) -> str | None:
@@ -246,8 +243,8 @@ def _promising(settings: SystemSettings, old: Release) -> SystemSettings:
 def _allowed(now: Taxonomy, items: Sequence[LabelledProduct]) -> list[frozenset[str]]:
     """Labels that the true category of each may have: no release can be right about others."""
     labels = LabelSpace(now.label_ids())
-    categories = {item.category: row for row, item in enumerate(items)}
-    masks = compile_masks(now, tuple(categories), labels)
+    categories = tuple(dict.fromkeys(item.category for item in items))
+    masks = compile_masks(now, categories, labels)
     by_category = {
         category: frozenset(labels.ids[label] for label in masks.row(row))
         for row, category in enumerate(categories)
