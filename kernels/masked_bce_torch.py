@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from kernels._entries_torch import Entries, cumulated, entries_of, entry_logits, sparse_rows
+from kernels._entries_torch import Entries, cumulated, entries_of
 from kernels._inputs import Heads, Masks
+from kernels._logits_torch import entry_logits, sparse_rows
 from kernels._targets import POSITIVE, SAMPLED_NEGATIVE, Targets
 
 __all__ = ["masked_bce_backward", "masked_bce_forward"]

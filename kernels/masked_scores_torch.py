@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels._entries_torch import Entries, cumulated, entry_logits
+from kernels._entries_torch import Entries, cumulated
 from kernels._inputs import Heads, Masks
+from kernels._logits_torch import entry_logits
 
 __all__ = ["masked_scores", "masked_scores_above", "masked_top_k"]
 

@@ -12,21 +12,17 @@ from torch import Tensor
 from benchmarks.kernels.contenders import Call, Contender
 from benchmarks.kernels.problems import Batch
 from kernels import masked_bce, masked_scores
-from kernels._entries_torch import force_way
+from kernels._logits_torch import force_way
 from kernels._ways_torch import WAYS
 
 __all__ = ["LOSSES", "scores"]
 
 
-def scores(device: torch.device, dtype: str) -> tuple[Contender, ...]:
-    """``auto`` and each variant of ``masked_scores`` on a device.
-
-    Args:
-        dtype: of the point, as the table has it.
-    """
+def scores(device: torch.device) -> tuple[Contender, ...]:
+    """``auto`` and each variant of ``masked_scores`` on a device."""
     auto = Contender("auto", _scores, capturable=True)
     forced = _forced_triton if device.type == "cuda" else _forced_twin
-    names: tuple[str, ...] = _triton_variants() if device.type == "cuda" else _ways(dtype)
+    names: tuple[str, ...] = _triton_variants() if device.type == "cuda" else WAYS
     return (
         auto,
         *(Contender(name, _scores, scope=_scope(forced, name), capturable=True) for name in names),
@@ -43,11 +39,6 @@ def _triton_variants() -> tuple[str, ...]:
     from kernels._variants import VARIANTS
 
     return VARIANTS
-
-
-def _ways(dtype: str) -> tuple[str, ...]:
-    # In float32 nothing is widened, and this way would be the first again.
-    return tuple(way for way in WAYS if way != "chunked" or dtype != "fp32")
 
 
 @contextmanager

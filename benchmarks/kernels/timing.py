@@ -20,7 +20,7 @@ from benchmarks.kernels.contenders import Call, Contender
 __all__ = ["Timing", "peak_bytes", "quantiles", "time_calls"]
 
 _QUANTILES = (0.2, 0.5, 0.8)
-_FEWEST_RUNS, _MOST_RUNS = 3, 200
+_FEWEST_RUNS, _MOST_RUNS = 5, 200
 # Below 4 ms quantiles stand on few runs. What is timed twice (as a graph, too), each time with
 # warm-up and estimate, takes about four times the repetitions.
 _FEWEST_REP_MS, _MOST_REP_MS = 4.0, 40.0

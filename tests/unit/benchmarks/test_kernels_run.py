@@ -45,12 +45,10 @@ def test_points_are_measured_and_reported() -> None:
     assert text.count("| masked_scores |") == 2
     rows = as_json(cells, _CPU, _MACHINE)["rows"]
     names = {row["impl"] for row in rows}
-    assert [row["dtype"] for row in rows if row["impl"] == "chunked"] == ["bf16"]
     assert names == {
         "auto",
         "sampled",
-        "dense",
-        "chunked",
+        "grouped",
         "baseline_dense",
         "baseline_gather_bmm",
         "baseline_loop",
