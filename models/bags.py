@@ -134,6 +134,8 @@ def without_some(hashed: Ragged, share: float) -> Ragged:
 class HashedBag(nn.EmbeddingBag):
     """``sum(weight[row] * w for row, w of the product)``.
 
+    A served table may be float16 (``.half()``): half the memory, a step of 2^-11 in each weight.
+
     An ``EmbeddingBag`` by its parameter and ``sparse``, which is how several processes know that
     its gradients are of few rows.
 
@@ -160,9 +162,9 @@ class HashedBag(nn.EmbeddingBag):
             # One row of all members is read at once.
             table = self.weight.view(-1, self.members * self.embedding_dim)
             summed = functional.embedding_bag(
-                rows, table, offsets, mode="sum", per_sample_weights=weights
+                rows, table, offsets, mode="sum", per_sample_weights=weights.to(table.dtype)
             )
-            return summed.view(-1, self.members, self.embedding_dim)
+            return summed.float().view(-1, self.members, self.embedding_dim)
         if is_shared:
             rows, offsets, weights, _ = of_members([given] * self.members)
         apart: Tensor = _WeightedSum.apply(self.weight, rows, offsets, weights, self.sparse)

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from models.bags import Vocabulary
 from models.encoders import Pretrained, load_pretrained
 from models.flagship import FlagshipConfig, FlagshipNet
@@ -43,6 +45,7 @@ class FlagshipSystem:
             raise TypeError(f"a flagship is not made from {type(settings).__name__}")
         self._job = job
         self._settings = settings
+        self._served_tables: torch.dtype = getattr(torch, settings.served_tables)
         self._pretrained = _pretrained(settings)
         self._digest = ""
         tokenizer = None
@@ -112,6 +115,7 @@ class FlagshipSystem:
             examples=self._examples,
             epochs=epochs,
             bands=self._settings.label_thresholds == "bands",
+            tables=self._served_tables,
         )
 
     def _network(self, train: SplitOnDisk) -> tuple[FlagshipConfig, FlagshipNet]:

@@ -32,7 +32,8 @@ __all__ = ["RefreshedFlagship"]
 class RefreshedFlagship(FlagshipSystem):
     """A flagship with a release's encoder, preparer and weights; the recipe says how it learns.
 
-    What shapes the network (encoder, bags, lengths) is the release's, whatever the recipe says.
+    What shapes the network (encoder, bags, lengths, what tables are served in) is the release's,
+    whatever the recipe says.
     """
 
     def __init__(self, job: Job, release: Release) -> None:
@@ -75,6 +76,7 @@ class RefreshedFlagship(FlagshipSystem):
 
         changes = _changes(release, taxonomy, self.categories.ids, self.labels.ids, encode)
         weights = carry_over(release.weights(), net.state_dict(), changes)
+        self._served_tables = weights["mixer.bag.weight"].dtype
         net.load_state_dict(weights)
         net.to(job.device)
         if net.encoder is not None:

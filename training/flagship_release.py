@@ -50,6 +50,7 @@ def publish(
     examples: Sequence[Product],
     epochs: int,
     bands: bool = False,
+    tables: torch.dtype = torch.float32,
 ) -> dict[str, float]:
     """Calibrate on valid and write the release.
 
@@ -57,12 +58,16 @@ def publish(
         target_accuracy: of what is assigned. abstention: for whom it holds.
         examples: products of its self-check.
         bands: labels share a threshold with those trained alike often.
+        tables: dtype of the bags' tables.
 
     Returns:
         Measures on valid, as served: masks by the predicted category, thresholds applied. They
         flatter a little: the thresholds were set on the same products.
     """
     learner = fitted.learner
+    # Before anything is measured: what is calibrated is what is served.
+    for bag in learner.net.mixer.bags:
+        bag.to(tables)
     scored = learner.score(learner.valid_split)
     found, category_thresholds, best, metrics = _categories(
         fitted, scored, target_accuracy, abstention

@@ -150,6 +150,7 @@ class FlagshipSettings:
         target_accuracy: of what is assigned rather than sent to review, on valid.
         abstention: whether each department keeps that target by a threshold of its own, or all
             products together by one, as in dhpc-amazon.
+        served_tables: what the bags' tables are in the release; training is in float32.
     """
 
     kind: Literal["flagship"]
@@ -179,6 +180,7 @@ class FlagshipSettings:
     rates: Rates = field(default_factory=Rates)
     target_accuracy: Share = 0.9
     abstention: Literal["department", "overall"] = "department"
+    served_tables: Literal["float32", "float16"] = "float32"
 
     def __post_init__(self) -> None:
         if self.views == "one" and self.whole_bag:

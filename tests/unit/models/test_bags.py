@@ -118,3 +118,21 @@ def test_what_is_shared_is_read_alike_with_and_without_gradients() -> None:
         found = bag(given)
     torch.testing.assert_close(found, bag(given))
     torch.testing.assert_close(found, bag(of_members([given] * 3)))
+
+
+@torch.no_grad()
+def test_a_table_of_half_the_width_sums_the_same_up_to_rounding() -> None:
+    torch.manual_seed(4)
+    bag = HashedBag(60, 8, members=2)
+    lengths = torch.tensor([30, 0, 12, 18])
+    given = BagInput(torch.randint(60, (60,)), lengths.cumsum(0) - lengths, torch.rand(60))
+    wanted = bag(given)
+    rows = bag.weight.view(60, 2, 8)[given.rows].abs() * given.weights[:, None, None]
+    owners = torch.repeat_interleave(torch.arange(4), lengths)
+    magnitude = torch.zeros(4, 2, 8).index_add(0, owners, rows)
+    found = bag.half()(given)
+    assert bag.weight.dtype == torch.float16
+    assert found.dtype == torch.float32
+    # Weight, its factor and the sum are each rounded to 11 bits.
+    assert bool(((found - wanted).abs() <= 3 * 2**-11 * magnitude).all())
+    assert not torch.equal(found, wanted)

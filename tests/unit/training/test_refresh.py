@@ -168,6 +168,7 @@ def wide(first: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         whole_members=1,
         rivals=True,
         rates=Rates(heads=1e-2, bag=5e-2),
+        served_tables="float16",
     )
     out = tmp_path_factory.mktemp("wide") / "release"
     recipe = replace(first, out=out, name="wide", system=system)
@@ -224,7 +225,13 @@ def test_a_flagship_without_an_encoder_is_refreshed(
     )
     # The network is the release's, whatever shape the recipe has.
     system = replace(
-        wide.system, min_count=0, hidden=False, category_dim=0, whole_bag=False, whole_members=0
+        wide.system,
+        min_count=0,
+        hidden=False,
+        category_dim=0,
+        whole_bag=False,
+        whole_members=0,
+        served_tables="float32",
     )
     recipe = replace(wide, data=changed_shop, out=tmp_path / "2", version="2", system=system)
     gates = replace(WIDE, overall=0.5, department=1.0)
@@ -233,6 +240,7 @@ def test_a_flagship_without_an_encoder_is_refreshed(
     release, old = read_release(report.published), read_release(wide.out)
     assert release.config == old.config
     assert release.config["exclusive"] == ["Color"]
+    assert release.weights()["mixer.whole_bag.weight"].dtype == torch.float16
     assert not torch.equal(release.weights()["rivals.lines"], Rivals([]).lines)
     assert torch.equal(
         release.weights()["vocabularies.0.buckets"], old.weights()["vocabularies.0.buckets"]

@@ -105,6 +105,23 @@ def test_measures_on_valid_are_those_of_evaluate(recipe: Recipe, data: Path) -> 
         assert report.metrics[name] == pytest.approx(measured[name], abs=0.02), name
 
 
+def test_tables_of_half_the_width_are_served_as_measured(recipe: Recipe, data: Path) -> None:
+    full = with_loop(recipe, epochs=2)
+    system = replace(full.system, served_tables="float16")
+    half = replace(full, out=full.out.with_name("half"), system=system)
+    fit(full)
+    report = fit(half)
+    before, after = read_release(full.out).weights(), read_release(half.out).weights()
+    assert after["mixer.bag.weight"].dtype == torch.float16
+    assert torch.equal(after["mixer.bag.weight"], before["mixer.bag.weight"].half())
+    changed = {name for name in before if not torch.equal(before[name], after[name].float())}
+    assert changed <= {"mixer.bag.weight", "category.temperatures", "rivals.lines"}
+    release = read_release(half.out)
+    run_self_check(release, load_predictor(release, torch.device("cpu"), "float32"))
+    measured = evaluate(half.out, data, split="valid")
+    assert report.metrics["category_accuracy"] == pytest.approx(measured["category_accuracy"])
+
+
 @pytest.mark.parametrize("gear", ["frozen", "finetune"])
 def test_interrupted_and_resumed_is_the_same_release(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gear: Any
