@@ -18,9 +18,10 @@ from kernels._entries_torch import Entries, Group, entries_of
 from kernels._inputs import Heads, Masks
 from kernels._ways_torch import Problem, Way, choose
 
-__all__ = ["entry_logits", "force_way", "sparse_rows"]
+__all__ = ["entry_logits", "force_way", "sparse_rows", "taken_way"]
 
 _forced: dict[str, Way] = {}
+_taken: dict[str, Way] = {}
 
 # Marking a label takes a part of the time of sorting an entry.
 _MARKS_AN_ENTRY = 32
@@ -61,8 +62,13 @@ def force_way(way: Way | None) -> None:
         _forced["way"] = way
 
 
+def taken_way() -> Way | None:
+    """The way of the last call, for benchmarks; None: there was none."""
+    return _taken.get("way")
+
+
 def _way(entries: Entries, heads: Heads) -> Way:
-    return _forced.get("way") or choose(
+    way = _taken["way"] = _forced.get("way") or choose(
         Problem(
             num_features=heads.weight.shape[1],
             num_labels=len(heads.weight),
@@ -72,6 +78,7 @@ def _way(entries: Entries, heads: Heads) -> Way:
             is_narrow=heads.weight.dtype != heads.features.dtype,
         )
     )
+    return way
 
 
 def _sampled(entries: Entries, heads: Heads) -> Tensor:

@@ -15,7 +15,15 @@ from kernels._rows_triton import FUSED, entry_indptr, product_blocks
 from kernels._score_kernels_triton import dense_kernel, gather_kernel, grouped_kernel
 from kernels._variants import Problem, Tiles, Variant, choose, tiles
 
-__all__ = ["Batch", "dot_options", "entries", "force_variant", "rows_in_place", "scored"]
+__all__ = [
+    "Batch",
+    "dot_options",
+    "entries",
+    "force_variant",
+    "rows_in_place",
+    "scored",
+    "taken_variant",
+]
 
 # Programs a GPU should have at hand before products are worth splitting no further.
 _ENOUGH_PROGRAMS = 1_024
@@ -28,6 +36,7 @@ _TL_DTYPES = {
 }
 
 _forced: dict[str, Variant] = {}
+_taken: dict[str, Variant] = {}
 
 
 def force_variant(variant: Variant | None) -> None:
@@ -35,6 +44,11 @@ def force_variant(variant: Variant | None) -> None:
     _forced.clear()
     if variant is not None:
         _forced["variant"] = variant
+
+
+def taken_variant() -> Variant | None:
+    """The variant of the last call, for benchmarks; None: there was none."""
+    return _taken.get("variant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +133,7 @@ def scored(batch: Batch, heads: Heads, temperature: float, *, sigmoid: bool) -> 
         element_bytes=features.element_size(),
     )
     launch = _Launch(batch, problem, features, weight, bias, out, 1.0 / temperature, sigmoid)
-    variant = _forced.get("variant") or choose(problem)
+    variant = _taken["variant"] = _forced.get("variant") or choose(problem)
     {"dense": launch.dense, "gather": launch.gather, "grouped": launch.grouped}[variant]()
     return out
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from benchmarks.kernels.contenders import Call, Contender
 from benchmarks.kernels.problems import Batch
 from kernels import masked_bce, masked_scores
-from kernels._logits_torch import force_way
+from kernels._logits_torch import force_way, taken_way
 from kernels._ways_torch import WAYS
 
-__all__ = ["LOSSES", "scores"]
+__all__ = ["LOSSES", "scores", "taken"]
 
 
 def scores(device: torch.device) -> tuple[Contender, ...]:
@@ -27,6 +27,15 @@ def scores(device: torch.device) -> tuple[Contender, ...]:
         auto,
         *(Contender(name, _scores, scope=_scope(forced, name), capturable=True) for name in names),
     )
+
+
+def taken(device: torch.device) -> str | None:
+    """The variant by which our last call on a device went."""
+    if device.type != "cuda":
+        return taken_way()
+    from kernels._logits_triton import taken_variant  # triton is needed on a GPU only
+
+    return taken_variant()
 
 
 def _scope(

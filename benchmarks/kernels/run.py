@@ -42,12 +42,14 @@ class Cell:
         timing: None where it was not measured; then ``reason`` says why: ``hopeless``, ``memory``,
             ``time``, ``failed: ...`` or ``wrong: ...``.
         roofline: ideal time over the median.
+        taken: the variant by which ours went.
     """
 
     timing: Timing | None = None
     peak_bytes: int | None = None
     roofline: float | None = None
     reason: str | None = None
+    taken: str | None = None
 
     @property
     def ms(self) -> float | None:
@@ -138,7 +140,8 @@ def _measure_point(
             cells[name] = Cell(reason=f"wrong: {wrong}")
             continue
         calls[name] = (contender, call)
-        cells[name] = Cell(peak_bytes=peak)
+        taken = None if is_baseline(name) else ours.taken(device)
+        cells[name] = Cell(peak_bytes=peak, taken=taken)
     for name, timing in time_calls(calls, device, budget_s).items():
         share = ideal_ms(batch, machine, name) / timing.ms_p50
         cells[name] = replace(cells[name], timing=timing, roofline=share)

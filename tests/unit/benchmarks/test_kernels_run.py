@@ -128,16 +128,24 @@ def test_a_hopeless_baseline_is_left_out_at_larger_points(monkeypatch: pytest.Mo
 
 
 def test_a_lost_choice_is_listed() -> None:
-    def cell(ms: float) -> Cell:
-        return Cell(Timing(ms, ms, ms), 1, 0.5)
+    def cell(ms: float, taken: str | None = None) -> Cell:
+        return Cell(Timing(ms, ms, ms), 1, 0.5, taken=taken)
 
+    # The best is taken, at a cost; the worst is.
+    more, least = replace(_POINT, num_products=10), replace(_POINT, num_products=11)
     cells = {
-        _POINT: {"auto": cell(1.2), "dense": cell(1.0), "baseline_dense": cell(2.4)},
-        replace(_POINT, num_products=10): {"auto": cell(1.05), "dense": cell(1.0)},
+        _POINT: {"auto": cell(1.2, "dense"), "dense": cell(1.0), "baseline_dense": cell(2.4)},
+        more: {"auto": cell(1.3, "gather"), "gather": cell(1.25), "dense": cell(1.0)},
+        least: {"auto": cell(1.05, "dense"), "gather": cell(1.0), "dense": cell(1.05)},
     }
     text = table(cells, _CPU, 0.5)
-    assert "within 10 % at 1 of 2 points, not at:" in text
-    assert f"- {_POINT}: 1.20 times `dense`" in text
+    taken, called = text.split("timed by itself")[1].split("as called")
+    assert "within 10 % at 2 of 3 points, not at:" in taken
+    assert f"- {more}: 1.25 times `dense` by `gather`" in taken
+    assert "within 10 % at 1 of 3 points, not at:" in called
+    assert f"- {_POINT}: 1.20 times `dense`\n" in called
+    assert f"- {more}: 1.30 times `dense`\n" in called
+    assert str(least) not in taken + called
     assert "Not a fair comparison" in text
 
 
