@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -29,13 +29,8 @@ class Group(NamedTuple):
 
     @property
     def num_labels(self) -> int:
-        """Labels that are relevant to each."""
+        """Entries of each of the products."""
         return self.end - self.start
-
-    @property
-    def is_stretch(self) -> bool:
-        """Whether the products follow one another in the batch."""
-        return self.products[-1] - self.products[0] + 1 == len(self.products)
 
 
 @dataclass(frozen=True)
@@ -73,20 +68,24 @@ class Entries:
         """The label of each entry, increasing within a product; [N], int64."""
         if len(self.groups) == 1 and len(self.groups[0].products) == 1:
             return self.mask_indices[self.groups[0].start : self.groups[0].end]
-        shifts = [0] * self.num_products
-        for products, start, _ in self.groups:
-            for product in products:
-                shifts[product] = start - self.ends[product]
-        places = self._of_entries(self.mask_rows.new_tensor(shifts))
-        places += torch.arange(self.num_entries, device=places.device)
+        starts = {product: start for products, start, _ in self.groups for product in products}
         # Indexed, not index_select: that one would copy a table that is not contiguous.
-        return self.mask_indices[places]
+        return self.mask_indices[self.places(starts)]
+
+    def places(self, starts: Mapping[int, int]) -> Tensor:
+        """Where each entry lies, [N], int64, if product i's lie side by side from ``starts[i]``."""
+        shifts = [
+            starts.get(product, 0) - self.ends[product] for product in range(self.num_products)
+        ]
+        places = self._repeated(self.mask_rows.new_tensor(shifts))
+        return places.add_(torch.arange(self.num_entries, device=places.device))
 
     def owners(self) -> Tensor:
         """The product of each entry, [N], int64."""
-        return self._of_entries(torch.arange(self.num_products, device=self.mask_rows.device))
+        return self._repeated(torch.arange(self.num_products, device=self.mask_rows.device))
 
-    def _of_entries(self, of_products: Tensor) -> Tensor:
+    def _repeated(self, of_products: Tensor) -> Tensor:
+        """A value a product to one an entry."""
         lengths = self.indptr.diff()
         return torch.repeat_interleave(of_products, lengths, output_size=self.num_entries)
 
@@ -99,7 +98,8 @@ def entries_of(masks: Masks) -> Entries:
     """
     mask_indptr, mask_indices, mask_rows = masks[:3]
     num_masks = len(mask_indptr) - 1
-    # On the host: a batch's rows are few beside its entries, and small tensors cost as large ones.
+    # On the host: a batch has thousands of products at most, and a step in torch costs as much for
+    # one of them.
     products_of: dict[int, list[int]] = {}
     for product, row in enumerate(mask_rows.tolist()):
         if row >= 0:

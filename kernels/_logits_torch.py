@@ -9,12 +9,13 @@ wins where products share categories. Weights narrower than the arithmetic are w
 from __future__ import annotations
 
 import warnings
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from kernels._entries_torch import Entries, Group, entries_of
+from kernels._entries_torch import Entries, entries_of
 from kernels._inputs import Heads, Masks
 from kernels._ways_torch import Problem, Way, choose
 
@@ -63,13 +64,14 @@ def force_way(way: Way | None) -> None:
 
 
 def taken_way() -> Way | None:
-    """The way of the last call, for benchmarks; None: there was none."""
+    """The way of the last call that had entries, for benchmarks; None: there was none."""
     return _taken.get("way")
 
 
 def _way(entries: Entries, heads: Heads) -> Way:
     way = _taken["way"] = _forced.get("way") or choose(
         Problem(
+            num_products=entries.num_products,
             num_features=heads.weight.shape[1],
             num_labels=len(heads.weight),
             num_entries=entries.num_entries,
@@ -111,32 +113,31 @@ def _touched(label_rows: Tensor, num_labels: int) -> tuple[Tensor, Tensor]:
 def _grouped(entries: Entries, heads: Heads) -> Tensor:
     """A product of matrices for each distinct mask row, [N]."""
     features = heads.features
+    order = [product for group in entries.groups for product in group.products]
+    if order != list(range(len(features))):
+        features = features[order]
+    # In the groups' order.
     logits = torch.empty(entries.num_entries, dtype=features.dtype, device=features.device)
-    rows = _Rows(heads, max(group.num_labels for group in entries.groups))
+    rows = _RowBuffer(heads, max(group.num_labels for group in entries.groups))
+    starts = {}
+    first = at = 0
     for group in entries.groups:
-        products, start, end = group
-        stretch = slice(products[0], products[-1] + 1)
-        chosen = features[stretch if group.is_stretch else products]
-        for first in range(start, end, rows.size):
-            labels = entries.mask_indices[first : min(end, first + rows.size)]
-            _write(logits, entries, group, first - start, rows.logits(labels, chosen))
-    return logits
+        count, num_labels = len(group.products), group.num_labels
+        chosen = features[first : first + count]
+        block = logits[at : at + count * num_labels].view(count, num_labels)
+        for offset in range(0, num_labels, rows.size):
+            stretch = slice(offset, min(num_labels, offset + rows.size))
+            labels = entries.mask_indices[group.start + stretch.start : group.start + stretch.stop]
+            block[:, stretch] = rows.logits(labels, chosen).t()
+        for product in group.products:
+            starts[product] = at
+            at += num_labels
+        first += count
+    in_order = all(before < after for before, after in pairwise(order))
+    return logits if in_order else logits.index_select(0, entries.places(starts))
 
 
-def _write(logits: Tensor, entries: Entries, group: Group, offset: int, values: Tensor) -> None:
-    """Put a stretch of the logits of a mask row, [labels, products], where products have it."""
-    products = group.products
-    if group.is_stretch:
-        block = logits[entries.ends[products[0]] : entries.ends[products[-1] + 1]]
-        block = block.view(len(products), group.num_labels)
-        block[:, offset : offset + len(values)] = values.t()
-        return
-    for product, column in zip(products, values.unbind(1), strict=True):
-        start = entries.ends[product] + offset
-        logits[start : start + len(values)] = column
-
-
-class _Rows:
+class _RowBuffer:
     """Some label rows at a time, each copied to where the last ones were.
 
     Args:
@@ -147,7 +148,7 @@ class _Rows:
         (_, num_features), device = heads.features.shape, heads.features.device
         self.size = max(1, min(most, _BLOCK_ELEMENTS // num_features))
         self._heads = heads
-        self._parts = _PARTS_A_THREAD * torch.get_num_threads()
+        self._parts = min(_PARTS_A_THREAD * torch.get_num_threads(), self.size)
         shape = -(-self.size // self._parts) * self._parts, num_features
         self._copied = torch.empty(shape, dtype=heads.weight.dtype, device=device)
         self._rows = self._copied

@@ -33,6 +33,7 @@ _WIDENED_NS = 0.43
 _WIDENED_FAR_NS = 2.2  # besides, beyond the caches
 _GROUPED_NS = 220_000.0
 _GROUP_NS = 80_000.0
+_GROUPED_ROW_NS = 450.0  # a product's place
 _GROUPED_ENTRY_NS = 4.3
 _COPIED_NS = 0.23
 _GROUPED_PRODUCT_NS = 0.017  # a multiplication in a product of matrices
@@ -43,11 +44,13 @@ class Problem:
     """What the choice depends on.
 
     Args:
-        num_features: D; num_labels: L; num_entries: N, the batch's relevant (product, label) pairs.
+        num_products: B; num_features: D; num_labels: L; num_entries: N, the batch's relevant
+            (product, label) pairs.
         num_groups: the batch's distinct mask rows; num_row_labels: their labels, together.
         is_narrow: weights are narrower than what is multiplied, and must be widened.
     """
 
+    num_products: int
     num_features: int
     num_labels: int
     num_entries: int
@@ -56,7 +59,7 @@ class Problem:
     is_narrow: bool
 
     def nanoseconds(self, way: Way) -> float:
-        """The model's time of a way; infinite where it cannot be taken."""
+        """The model's time of a way; infinite where it would take too much memory."""
         return self._sampled_ns() if way == "sampled" else self._grouped_ns()
 
     def _sampled_ns(self) -> float:
@@ -76,7 +79,7 @@ class Problem:
     def _grouped_ns(self) -> float:
         of_entry = _GROUPED_ENTRY_NS + _GROUPED_PRODUCT_NS * self.num_features
         copying_ns = self.num_row_labels * self.num_features * _COPIED_NS
-        groups_ns = _GROUPED_NS + _GROUP_NS * self.num_groups
+        groups_ns = _GROUPED_NS + _GROUP_NS * self.num_groups + _GROUPED_ROW_NS * self.num_products
         return groups_ns + copying_ns + self.num_entries * of_entry
 
 

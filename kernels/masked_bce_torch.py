@@ -1,6 +1,7 @@
 """``masked_bce`` in plain torch: any device, and the oracle of the kernels.
 
-The forward keeps the slope of every entry's loss, so the backward needs two products a block.
+The forward keeps the slope of every entry's loss, so the backward is two products with a sparse
+matrix of N values.
 """
 
 from __future__ import annotations

@@ -134,7 +134,8 @@ def without_some(hashed: Ragged, share: float) -> Ragged:
 class HashedBag(nn.EmbeddingBag):
     """``sum(weight[row] * w for row, w of the product)``.
 
-    A served table may be float16 (``.half()``): half the memory, a step of 2^-11 in each weight.
+    A served table may be float16 (``.half()``): half the memory, weights rounded to 11 bits. It is
+    read without gradients only.
 
     An ``EmbeddingBag`` by its parameter and ``sparse``, which is how several processes know that
     its gradients are of few rows.

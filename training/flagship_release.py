@@ -58,7 +58,7 @@ def publish(
         target_accuracy: of what is assigned. abstention: for whom it holds.
         examples: products of its self-check.
         bands: labels share a threshold with those trained alike often.
-        tables: dtype of the bags' tables.
+        tables: dtype of the bags' tables, which the learner's network has from here on.
 
     Returns:
         Measures on valid, as served: masks by the predicted category, thresholds applied. They

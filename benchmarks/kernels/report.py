@@ -92,6 +92,7 @@ def as_json(cells: Cells, device: torch.device, machine: Machine) -> dict[str, A
                     "graph_ms_p50": cell.timing.graph_ms_p50,
                     "peak_bytes": cell.peak_bytes,
                     "roofline": cell.roofline,
+                    "taken": cell.taken,
                 }
             )
     measured = {"bytes_per_s": machine.bytes_per_s, "flops": machine.flops}
@@ -176,7 +177,7 @@ def _choices(cells: Cells) -> list[str]:
             continue
         compared += 1
         times = {name: _compared_ms(each, [*timings.values()]) for name, each in timings.items()}
-        best = min(times.keys() - {"auto"}, key=times.__getitem__)
+        best = min((name for name in times if name != "auto"), key=times.__getitem__)
         for name, ms in (("auto", times["auto"]), ("taken", times[taken])):
             if ms > _MOST_LOST * times[best]:
                 how = f" by `{taken}`" if name == "taken" else ""

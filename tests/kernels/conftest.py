@@ -9,11 +9,12 @@ import torch
 
 from kernels import selected_impls, use_impl
 from kernels._dispatch import is_interpreted
+from kernels._logits_torch import force_way
 from kernels._variants import VARIANTS
+from kernels._ways_torch import WAYS
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-IMPLS = ["torch"]
-LOSS_IMPLS = ["torch"]
+IMPLS = LOSS_IMPLS = [f"torch-{way}" for way in WAYS]
 if torch.cuda.is_available():
     IMPLS = LOSS_IMPLS = ["triton", *(f"triton-{variant}" for variant in VARIANTS)]
 elif is_interpreted():
@@ -48,7 +49,10 @@ def impl(request: pytest.FixtureRequest) -> Iterator[str]:
         from kernels._logits_triton import force_variant
 
         force_variant(variant or None)
+    else:
+        force_way(next((way for way in WAYS if way == variant), None))
     yield name
+    force_way(None)
     ran = selected_impls()
     assert ran, "no op ran"
     assert set(ran.values()) == {name}

@@ -14,6 +14,7 @@ from kernels._ways_torch import WAYS, Problem, Way, choose
 
 # As on Shopify's taxonomy, a batch of many categories.
 MANY = Problem(
+    num_products=256,
     num_features=384,
     num_labels=27_675,
     num_entries=125_184,
@@ -77,9 +78,15 @@ def test_a_batch_of_one_category_is_grouped_and_one_of_many_is_not() -> None:
 
 
 def test_one_product_is_sampled_in_place_but_where_it_must_be_widened() -> None:
-    single = replace(ONE, num_entries=489)
+    single = replace(ONE, num_products=1, num_entries=489)
     assert choose(single) == "sampled"
     assert choose(replace(single, is_narrow=True)) == "grouped"
+
+
+def test_many_products_of_few_labels_are_sampled() -> None:
+    assert (
+        choose(replace(ONE, num_products=16_384, num_entries=65_536, num_row_labels=4)) == "sampled"
+    )
 
 
 def test_all_touched_rows_are_widened_only_where_they_are_few() -> None:
