@@ -1,6 +1,7 @@
-"""Release directories as a whole: written at once or not at all, and fetched from anywhere.
+"""Release directories as a whole: written at once or not at all, and moved to and from anywhere.
 
-A directory appears under its final name only when all of it is on the disk.
+A directory appears under its final name only when all of it is on the disk; elsewhere, where
+nothing can be renamed, the manifest comes last, and without it there is no release.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import fsspec
 from models.errors import ReleaseError
 from models.manifest import MANIFEST, Manifest, check_files
 
-__all__ = ["fetch_release", "move_directory", "write_directory"]
+__all__ = ["fetch_release", "move_directory", "upload_release", "write_directory"]
 
 
 def write_directory(directory: Path, files: Mapping[str, bytes | Path]) -> None:
@@ -111,6 +112,40 @@ def fetch_release(address: str, cache: Path) -> Path:
             f"the release at {where} cannot be fetched: {_reason(error, address)}"
         ) from None
     return directory
+
+
+def upload_release(directory: Path, address: str) -> None:
+    """Copy a verified release to wherever fsspec writes, for ``fetch_release`` to read.
+
+    What was interrupted is no release yet, and is completed by the same call.
+
+    Args:
+        directory: of a release that ``read_release`` has read.
+
+    Raises:
+        ReleaseError: a release is there already, or not reachable, or not writable.
+    """
+    where = _without_password(address)
+    manifest_bytes = (directory / MANIFEST).read_bytes()
+    try:
+        filesystem, root = fsspec.core.url_to_fs(address)
+        root = root.rstrip("/")
+        is_there = filesystem.exists(f"{root}/{MANIFEST}")
+        if not is_there:
+            for path in Manifest.parse(manifest_bytes, str(directory / MANIFEST)).files:
+                target = f"{root}/{path}"
+                filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
+                filesystem.put_file(str(directory / PurePosixPath(path)), target)
+            filesystem.pipe_file(f"{root}/{MANIFEST}", manifest_bytes)
+    except Exception as error:  # noqa: BLE001 - as in ``fetch_release``
+        raise ReleaseError(
+            f"the release cannot be copied to {where}: {_reason(error, address)}; the same command "
+            "goes on with it"
+        ) from None
+    if is_there:
+        raise ReleaseError(
+            f"a release is already at {where}, and never changes: give another address"
+        )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""``sortiment-train``: taxonomy, recipes, run, evaluate, coverage, compare, refresh.
+"""``sortiment-train``: taxonomy, recipes, run, evaluate, coverage, compare, refresh, upload.
 
 Exit codes: 0 done, 1 an expected error (on stderr, without a traceback), 2 wrong usage, 3 a refresh
 that is not published, 130 interrupted. Commands are imported when they are called: ``--help`` does
@@ -24,6 +24,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "evaluate": ("training.evaluate", "evaluate_command"),
     "refresh": ("training.refresh_cli", "refresh_command"),
     "taxonomy": ("training.taxonomy_cli", "taxonomy"),
+    "upload": ("training.upload", "upload_command"),
 }
 _HELP = {
     "compare": "Train a table of rows on one data set, beside a paper's.",
@@ -31,6 +32,7 @@ _HELP = {
     "evaluate": "Measure a release on a data set.",
     "refresh": "Train a release on with new labels; publish it if it is no worse.",
     "taxonomy": "Import, look at and check taxonomies.",
+    "upload": "Copy a release to where workers fetch it from.",
 }
 
 

@@ -34,8 +34,13 @@ CACHE = Path.home() / ".cache" / "sortiment"
 FETCHED_RELEASES = CACHE / "releases"
 
 
-def _text_of_number(value: Any) -> Any:
-    """A folder may be called 2026."""
+def _folder(value: Any) -> Any:
+    """A folder may be called 2026, and is no address."""
+    if isinstance(value, str) and "://" in value:
+        raise ValueError(
+            "must be a folder of this machine, not an address; `sortiment-train upload` copies a "
+            "release to one"
+        )
     return str(value) if isinstance(value, int | float) else value
 
 
@@ -44,7 +49,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 NgramLength = Annotated[int, Field(ge=1, le=8)]
 Rate = Annotated[float, Field(gt=0)]
-Folder = Annotated[Path, BeforeValidator(_text_of_number)]
+Folder = Annotated[Path, BeforeValidator(_folder)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Gear = Literal["frozen", "finetune"]
 

@@ -23,6 +23,14 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
+def _local(ctx: click.Context, param: click.Parameter, value: str) -> Path:
+    if "://" in value:
+        raise click.BadParameter(
+            f"{value} is no folder of this machine; `sortiment-train upload` copies a release there"
+        )
+    return Path(value)
+
+
 @click.command("refresh")
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--release", "address", required=True, help="Folder or address of the last release.")
@@ -40,7 +48,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     help="File of new labelled products, .jsonl(.gz) or .parquet; may come again. Of one product "
     "the last label counts.",
 )
-@click.option("--out", required=True, type=_FOLDER, help="Folder of the new release.")
+@click.option("--out", required=True, callback=_local, help="Folder of the new release.")
 @click.option("--version", help="Of the new release; the old one's, one higher, where not given.")
 @click.option(
     "--recipe", help="How to train; where not given the usual one of the release's architecture."

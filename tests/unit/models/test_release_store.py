@@ -7,7 +7,7 @@ import pytest
 from models.errors import ReleaseError, SortimentError
 from models.manifest import MANIFEST
 from models.noop import noop_release
-from models.release import fetch_release, read_release
+from models.release import fetch_release, read_release, upload_release
 from models.release_store import move_directory, write_directory
 from tests.releases import TAXONOMY
 
@@ -66,6 +66,57 @@ def test_a_copy_that_is_not_whole_is_not_kept(
     with pytest.raises(ReleaseError, match=f"the release at {ADDRESS} cannot be fetched"):
         fetch_release(ADDRESS, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.fixture
+def uploads() -> Iterator[fsspec.AbstractFileSystem]:
+    memory = fsspec.filesystem("memory")
+    yield memory
+    memory.store.clear()
+
+
+def test_an_uploaded_release_is_fetched_as_it_was(
+    uploads: fsspec.AbstractFileSystem, tmp_path: Path
+) -> None:
+    release = noop_release(tmp_path / "source", TAXONOMY)
+    upload_release(release.directory, f"{ADDRESS}/")
+    fetched = read_release(fetch_release(ADDRESS, tmp_path / "cache"))
+    assert fetched.manifest_sha256 == release.manifest_sha256
+    before = uploads.find("/releases", detail=True)
+    with pytest.raises(ReleaseError, match="already at memory://releases/noop/1, and never"):
+        upload_release(noop_release(tmp_path / "other", TAXONOMY).directory, ADDRESS)
+    assert uploads.find("/releases", detail=True) == before
+
+
+def test_an_interrupted_upload_is_no_release_and_is_completed(
+    uploads: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = noop_release(tmp_path / "source", TAXONOMY)
+    put_file, done = type(uploads).put_file, list[str]()
+
+    def fail_at_second(self: object, local: str, remote: str, **kwargs: object) -> None:
+        if done:
+            raise ConnectionError("reset by peer")
+        done.append(remote)
+        put_file(self, local, remote, **kwargs)
+
+    monkeypatch.setattr(type(uploads), "put_file", fail_at_second)
+    with pytest.raises(ReleaseError, match=r"cannot be copied.*reset by peer; the same command"):
+        upload_release(release.directory, ADDRESS)
+    assert len(uploads.find("/releases")) == 1
+    with pytest.raises(ReleaseError, match="no release at"):
+        fetch_release(ADDRESS, tmp_path / "cache")
+    monkeypatch.undo()
+    upload_release(release.directory, ADDRESS)
+    assert read_release(fetch_release(ADDRESS, tmp_path / "cache")).id == "noop/1"
+
+
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    release = noop_release(tmp_path / "source", TAXONOMY)
+    with pytest.raises(ReleaseError) as refused:
+        upload_release(release.directory, "what://user:secret@host/path")
+    assert "cannot be copied to what://***@host/path" in str(refused.value)
+    assert "secret" not in str(refused.value)
 
 
 def test_passwords_in_addresses_are_not_shown(tmp_path: Path) -> None:

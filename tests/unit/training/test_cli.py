@@ -9,6 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from models.errors import SortimentError
+from models.noop import noop_release
+from models.release import fetch_release, read_release
+from tests.releases import TAXONOMY
 from training import cli as cli_module
 from training.cli import cli, main
 from training.recipe_files import packaged_recipes
@@ -116,3 +119,32 @@ def test_what_is_named_lazily_must_be_a_command(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(cli_module, "_COMMANDS", {"main": ("training.cli", "main")})
     result = CliRunner().invoke(cli, ["main"])
     assert isinstance(result.exception, TypeError)
+
+
+def test_a_release_is_uploaded_and_its_address_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    release = noop_release(tmp_path / "release", TAXONOMY)
+    address = (tmp_path / "store" / "noop" / "1").as_uri()
+    assert run_main(monkeypatch, "upload", str(release.directory), address) == 0
+    assert capsys.readouterr().out == f"release noop/1: {address}\n"
+    assert read_release(fetch_release(address, tmp_path)).id == "noop/1"
+    assert run_main(monkeypatch, "upload", str(release.directory), address) == 1
+    assert "already at" in capsys.readouterr().err
+    (release.directory / "labels.json").write_bytes(b"[]")
+    assert run_main(monkeypatch, "upload", str(release.directory), f"{address}-2") == 1
+    assert "labels.json has 2 bytes" in capsys.readouterr().err
+    assert not (tmp_path / "store" / "noop" / "1-2").exists()
+
+
+def test_an_address_where_a_folder_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    given = [f"data={tmp_path}", "out=s3://bucket/releases/1"]
+    assert run_main(monkeypatch, "run", "flagship", *given) == 2
+    assert "out: must be a folder of this machine, not an address" in capsys.readouterr().err
+    new = tmp_path / "new.jsonl"
+    new.touch()
+    options = ["--release", tmp_path, "--data", tmp_path, "--new", new, "--out", "s3://bucket/1"]
+    assert run_main(monkeypatch, "refresh", *map(str, options)) == 2
+    assert "s3://bucket/1 is no folder of this machine" in capsys.readouterr().err
