@@ -304,8 +304,7 @@ def load_ave_bert(
     num_rows = len(labels)
     if config.classifiers != "one":
         num_rows = len(ClassifierRows(release.taxonomy, labels, config.classifiers, ()))
-    net = AveBertNet(config, num_rows)
-    release.fill(net)
+    net = release.filled(lambda: AveBertNet(config, num_rows))
     tokenizer = TextTokenizer(release.read(TOKENIZER_FILE), config.max_tokens)
     return predictor_of(
         net.to(device),

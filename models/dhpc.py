@@ -334,8 +334,7 @@ def load_dhpc(
     categories, thresholds = release.categories, release.category_thresholds
     if categories is None or thresholds is None:
         raise ModelError(f"release {release.id}: a dhpc has categories, this one has none")
-    net = DhpcNet(config, department_rows(release.taxonomy, categories))
-    release.fill(net)
+    net = release.filled(lambda: DhpcNet(config, department_rows(release.taxonomy, categories)))
     tokenizer = SegmentTokenizer(
         release.read(TOKENIZER_FILE), config.max_tokens, letters=config.letters
     )

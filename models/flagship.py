@@ -368,13 +368,14 @@ def load_flagship(
             row_of[release.taxonomy.department_of(leaf)] for leaf in release.categories.ids
         ]
     labels = release.labels or LabelSpace(())
-    net = FlagshipNet(
-        config,
-        departments=departments,
-        num_labels=len(labels),
-        attribute_of=config.attribute_of(release.taxonomy, labels),
+    net = release.filled(
+        lambda: FlagshipNet(
+            config,
+            departments=departments,
+            num_labels=len(labels),
+            attribute_of=config.attribute_of(release.taxonomy, labels),
+        )
     )
-    release.fill(net)
     tokenizer = None
     if config.encoder is not None:
         tokenizer = TextTokenizer(release.read(TOKENIZER_FILE), config.max_tokens)

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -44,6 +44,7 @@ from models.manifest import (
 from models.product import Product, parse_product
 from models.release_store import fetch_release, upload_release, write_directory
 from models.taxonomy import Taxonomy
+from models.undrawn import Undrawn
 
 __all__ = [
     "Example",
@@ -53,6 +54,8 @@ __all__ = [
     "upload_release",
     "write_release",
 ]
+
+Net = TypeVar("Net", bound=nn.Module)
 
 _WEIGHTS = "weights.safetensors"
 _TAXONOMY = "taxonomy.json.gz"
@@ -131,16 +134,22 @@ class Release:
             raise ReleaseError(f"release {self.directory}: there is no {path}")
         return read_checked(self.directory, self.files[path])
 
-    def fill(self, net: nn.Module) -> None:
-        """Give a network the release's weights, which it takes over as they are.
+    def filled(self, make: Callable[[], Net]) -> Net:
+        """A network with the release's weights, which it takes over as they are.
+
+        Args:
+            make: builds it; its first weights are not drawn.
 
         Raises:
             ModelError: they do not fit. ReleaseError: altered since, or not safetensors.
         """
+        with Undrawn():
+            net = make()
         try:
             net.load_state_dict(self.weights(), assign=True)
         except RuntimeError as error:
             raise ModelError(f"the weights of {self.id} do not fit its config: {error}") from error
+        return net
 
     def weights(self) -> dict[str, Tensor]:
         """The weights by name, on the CPU; empty where the architecture has none.
