@@ -164,8 +164,8 @@ class _RowBuffer:
         bias = self._heads.bias.index_select(0, labels)[:, None]
         if len(features) > 1:
             return torch.mm(self._rows[:num_labels], features.t()).add_(bias)
-        # One vector: as many products, for MKL gives a single one's rows to other threads than
-        # torch filled them in, up to three times slower. Rows beyond the labels come out unread.
+        # A vector by parts of the rows: as one product MKL gives them to other threads than torch
+        # filled them in, up to three times slower. What rows beyond the labels give is not read.
         size = -(-num_labels // self._parts) * self._parts
         parts = self._rows[:size].view(self._parts, -1, features.shape[1])
         vectors = features.t().expand(self._parts, -1, 1)
