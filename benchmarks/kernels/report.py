@@ -186,9 +186,7 @@ def _choices(cells: Cells) -> list[str]:
         return []
     return [
         *_verdict("The variant that `auto` takes, timed by itself,", lost["taken"], compared),
-        *_verdict(
-            "`auto` as called, with what the choice costs and noise,", lost["auto"], compared
-        ),
+        *_verdict("`auto` as called, the cost of choosing included,", lost["auto"], compared),
     ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 import torch
@@ -23,7 +22,7 @@ MANY = Problem(
     is_narrow=False,
 )
 # The same number of products, all of one category.
-ONE = replace(MANY, num_groups=1, num_row_labels=489)
+ONE = MANY._replace(num_groups=1, num_row_labels=489)
 
 # Rows of a mask table, and batches: of several categories, side by side or not; of one; of one
 # product; none of which has labels.
@@ -78,22 +77,22 @@ def test_a_batch_of_one_category_is_grouped_and_one_of_many_is_not() -> None:
 
 
 def test_one_product_is_sampled_in_place_but_where_it_must_be_widened() -> None:
-    single = replace(ONE, num_products=1, num_entries=489)
+    single = ONE._replace(num_products=1, num_entries=489)
     assert choose(single) == "sampled"
-    assert choose(replace(single, is_narrow=True)) == "grouped"
+    assert choose(single._replace(is_narrow=True)) == "grouped"
 
 
 def test_many_products_of_few_labels_are_sampled() -> None:
     assert (
-        choose(replace(ONE, num_products=16_384, num_entries=65_536, num_row_labels=4)) == "sampled"
+        choose(ONE._replace(num_products=16_384, num_entries=65_536, num_row_labels=4)) == "sampled"
     )
 
 
 def test_all_touched_rows_are_widened_only_where_they_are_few() -> None:
-    narrow = replace(MANY, is_narrow=True)
-    assert choose(replace(narrow, num_labels=7_979)) == "sampled"
+    narrow = MANY._replace(is_narrow=True)
+    assert choose(narrow._replace(num_labels=7_979)) == "sampled"
     # Few entries of each touched label.
-    assert choose(replace(narrow, num_labels=131_072)) == "grouped"
+    assert choose(narrow._replace(num_labels=131_072)) == "grouped"
     # More than memory allows, however fast it would be.
-    many = replace(narrow, num_features=16_384, num_labels=7_979, num_entries=1)
+    many = narrow._replace(num_features=16_384, num_labels=7_979, num_entries=1)
     assert choose(many) == "grouped"
