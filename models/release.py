@@ -42,18 +42,11 @@ from models.manifest import (
     sha256_of,
 )
 from models.product import Product, parse_product
-from models.release_store import fetch_release, upload_release, write_directory
+from models.release_store import fetch_release, write_directory
 from models.taxonomy import Taxonomy
 from models.undrawn import Undrawn
 
-__all__ = [
-    "Example",
-    "Release",
-    "fetch_release",
-    "read_release",
-    "upload_release",
-    "write_release",
-]
+__all__ = ["Example", "Release", "fetch_release", "read_release", "write_release"]
 
 Net = TypeVar("Net", bound=nn.Module)
 

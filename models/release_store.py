@@ -114,7 +114,7 @@ def fetch_release(address: str, cache: Path) -> Path:
     return directory
 
 
-def upload_release(directory: Path, address: str) -> None:
+def upload_release(directory: Path, address: str) -> str:
     """Copy a verified release to wherever fsspec writes, for ``fetch_release`` to read.
 
     What was interrupted is no release yet, and is completed by the same call.
@@ -122,30 +122,34 @@ def upload_release(directory: Path, address: str) -> None:
     Args:
         directory: of a release that ``read_release`` has read.
 
+    Returns:
+        The address, without a password.
+
     Raises:
         ReleaseError: a release is there already, or not reachable, or not writable.
     """
     where = _without_password(address)
-    manifest_bytes = (directory / MANIFEST).read_bytes()
     try:
+        manifest_bytes = (directory / MANIFEST).read_bytes()
         filesystem, root = fsspec.core.url_to_fs(address)
         root = root.rstrip("/")
-        is_there = filesystem.exists(f"{root}/{MANIFEST}")
+        is_there = _is_there(filesystem, f"{root}/{MANIFEST}")
         if not is_there:
-            for path in Manifest.parse(manifest_bytes, str(directory / MANIFEST)).files:
+            for path in Manifest.parse(manifest_bytes, MANIFEST).files:
                 target = f"{root}/{path}"
                 filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
                 filesystem.put_file(str(directory / PurePosixPath(path)), target)
             filesystem.pipe_file(f"{root}/{MANIFEST}", manifest_bytes)
     except Exception as error:  # noqa: BLE001 - as in ``fetch_release``
         raise ReleaseError(
-            f"the release cannot be copied to {where}: {_reason(error, address)}; the same command "
-            "goes on with it"
+            f"the release cannot be copied to {where}: {_reason(error, address)}; once this is "
+            "mended, give the same command again"
         ) from None
     if is_there:
         raise ReleaseError(
             f"a release is already at {where}, and never changes: give another address"
         )
+    return where
 
 
 @contextmanager
@@ -176,6 +180,15 @@ def _refuse_if_there(directory: Path) -> None:
 
 def _is_empty(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
+
+
+def _is_there(filesystem: Any, path: str) -> bool:
+    # Not fsspec's ``exists``, which takes any failure for an absence.
+    try:
+        filesystem.info(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _read(filesystem: Any, path: str) -> bytes:

@@ -34,12 +34,16 @@ CACHE = Path.home() / ".cache" / "sortiment"
 FETCHED_RELEASES = CACHE / "releases"
 
 
-def _folder(value: Any) -> Any:
-    """A folder may be called 2026, and is no address."""
+def local_folder(value: Any) -> Any:
+    """A folder may be called 2026, and is no address.
+
+    Raises:
+        ValueError: it is one; which is not repeated, it may hold a password.
+    """
     if isinstance(value, str) and "://" in value:
         raise ValueError(
-            "must be a folder of this machine, not an address; `sortiment-train upload` copies a "
-            "release to one"
+            "must be a folder of this machine, not an address (`sortiment-train upload` copies a "
+            "release to one)"
         )
     return str(value) if isinstance(value, int | float) else value
 
@@ -49,7 +53,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 NgramLength = Annotated[int, Field(ge=1, le=8)]
 Rate = Annotated[float, Field(gt=0)]
-Folder = Annotated[Path, BeforeValidator(_folder)]
+Folder = Annotated[Path, BeforeValidator(local_folder)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Gear = Literal["frozen", "finetune"]
 

@@ -12,7 +12,7 @@ import orjson
 from models.errors import SortimentError
 from models.release import fetch_release, read_release
 from training.gates import Gates
-from training.recipe import FETCHED_RELEASES
+from training.recipe import FETCHED_RELEASES, local_folder
 from training.recipe_files import RecipeError, load_recipe
 from training.refresh import RefreshRefused, RefreshReport, next_version, recipe_for, refresh
 
@@ -24,11 +24,10 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 def _local(ctx: click.Context, param: click.Parameter, value: str) -> Path:
-    if "://" in value:
-        raise click.BadParameter(
-            f"{value} is no folder of this machine; `sortiment-train upload` copies a release there"
-        )
-    return Path(value)
+    try:
+        return Path(local_folder(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command("refresh")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from models.release import read_release, upload_release
+from models.release import read_release
+from models.release_store import upload_release
 
 __all__ = ["upload_command"]
 
@@ -22,5 +23,4 @@ def upload_command(release: Path, address: str) -> None:
     workers see it there only when all of it is. A release that is there is never overwritten.
     """
     found = read_release(release)
-    upload_release(found.directory, address)
-    click.echo(f"release {found.id}: {address}")
+    click.echo(f"release {found.id}: {upload_release(found.directory, address)}")

@@ -7,8 +7,8 @@ import pytest
 from models.errors import ReleaseError, SortimentError
 from models.manifest import MANIFEST
 from models.noop import noop_release
-from models.release import fetch_release, read_release, upload_release
-from models.release_store import move_directory, write_directory
+from models.release import fetch_release, read_release
+from models.release_store import move_directory, upload_release, write_directory
 from tests.releases import TAXONOMY
 
 ADDRESS = "memory://releases/noop/1"
@@ -101,7 +101,7 @@ def test_an_interrupted_upload_is_no_release_and_is_completed(
         put_file(self, local, remote, **kwargs)
 
     monkeypatch.setattr(type(uploads), "put_file", fail_at_second)
-    with pytest.raises(ReleaseError, match=r"cannot be copied.*reset by peer; the same command"):
+    with pytest.raises(ReleaseError, match=r"cannot be copied.*reset by peer; .* same command"):
         upload_release(release.directory, ADDRESS)
     assert len(uploads.find("/releases")) == 1
     with pytest.raises(ReleaseError, match="no release at"):
@@ -109,6 +109,21 @@ def test_an_interrupted_upload_is_no_release_and_is_completed(
     monkeypatch.undo()
     upload_release(release.directory, ADDRESS)
     assert read_release(fetch_release(ADDRESS, tmp_path / "cache")).id == "noop/1"
+
+
+def test_a_store_that_fails_is_not_taken_for_an_empty_one(
+    uploads: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = noop_release(tmp_path / "source", TAXONOMY)
+
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError("no access")
+
+    monkeypatch.setattr(type(uploads), "info", fail)
+    with pytest.raises(ReleaseError, match=r"cannot be copied.*no access"):
+        upload_release(release.directory, ADDRESS)
+    monkeypatch.undo()
+    assert uploads.find("/releases") == []
 
 
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:

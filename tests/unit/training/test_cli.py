@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import click
+import fsspec
 import pytest
 from click.testing import CliRunner
 
@@ -137,14 +138,37 @@ def test_a_release_is_uploaded_and_its_address_told(
     assert not (tmp_path / "store" / "noop" / "1-2").exists()
 
 
+def test_the_password_of_an_address_is_not_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    release = noop_release(tmp_path / "release", TAXONOMY)
+    address = "memory://user:secret@store/noop/1"
+    assert run_main(monkeypatch, "upload", str(release.directory), address) == 0
+    assert capsys.readouterr().out == "release noop/1: memory://***@store/noop/1\n"
+    fsspec.filesystem("memory").store.clear()
+
+
 def test_an_address_where_a_folder_is_wanted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    given = [f"data={tmp_path}", "out=s3://bucket/releases/1"]
+    given = [f"data={tmp_path}", "out=s3://user:secret@bucket/releases/1"]
     assert run_main(monkeypatch, "run", "flagship", *given) == 2
-    assert "out: must be a folder of this machine, not an address" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "out: must be a folder of this machine, not an address" in printed
+    assert "secret" not in printed
     new = tmp_path / "new.jsonl"
     new.touch()
-    options = ["--release", tmp_path, "--data", tmp_path, "--new", new, "--out", "s3://bucket/1"]
+    options = [
+        "--release",
+        tmp_path,
+        "--data",
+        tmp_path,
+        "--new",
+        new,
+        "--out",
+        "s3://user:secret@b/1",
+    ]
     assert run_main(monkeypatch, "refresh", *map(str, options)) == 2
-    assert "s3://bucket/1 is no folder of this machine" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "must be a folder of this machine, not an address" in printed
+    assert "secret" not in printed
