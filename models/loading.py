@@ -19,7 +19,8 @@ from models.labels import LabelSpace
 from models.predict import leaf_rows, predict
 from models.predictor import CategoryScores, LabelScores, Predictor
 from models.product import Product
-from models.release import Example, Release
+from models.release import Release
+from models.release_documents import Example
 from models.taxonomy import Taxonomy, compile_masks
 
 __all__ = ["Dtype", "load_predictor", "make_examples", "run_self_check"]

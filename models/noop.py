@@ -20,7 +20,8 @@ from models.labels import LabelSpace
 from models.predictor import CategoryScores, Encoder, LabelScores, Predictor
 from models.prepare import Prepared
 from models.product import Product
-from models.release import Release, write_release
+from models.release import Release
+from models.release_writing import write_release
 from models.taxonomy import Taxonomy
 
 __all__ = ["load_noop", "noop_release"]

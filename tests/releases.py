@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 
 from models.manifest import MANIFEST, Manifest
-from models.release import _entry
+from models.release_writing import _entry
 from models.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy.from_json(

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from models.errors import SortimentError
 from models.labels import LabelSpace
 from models.loading import load_predictor
-from models.release import fetch_release, read_release
+from models.release import read_release
+from models.release_store import fetch_release
 from training.attribute_measures import FrequencyGroup, attribute_measures, scored_labels
 from training.attribute_page import write_pages
 from training.attribute_table import AttributeComparison, Group, load_attribute_table

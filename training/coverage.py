@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from models.errors import SortimentError
 from models.loading import load_predictor
-from models.release import Release, fetch_release, read_release
+from models.release import Release, read_release
+from models.release_store import fetch_release
 from training import metrics
 from training.abstention import Abstention, read_abstention
 from training.coverage_page import write_coverage

@@ -25,7 +25,7 @@ from models.encoders import (
     load_pretrained,
 )
 from models.loading import make_examples
-from models.release import write_release
+from models.release_writing import write_release
 from models.segments import SEGMENT_IDS, SegmentPreparer, SegmentTokenizer, grow_segments
 from models.tokens import INPUT_IDS, TOKENIZER_FILE
 from training.abstention import CALIBRATION_FILE, fit_abstention

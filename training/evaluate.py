@@ -17,7 +17,8 @@ from rich.table import Table
 from tqdm import tqdm
 
 from models.loading import Dtype, load_predictor
-from models.release import Release, fetch_release, read_release
+from models.release import Release, read_release
+from models.release_store import fetch_release
 from models.taxonomy import Taxonomy
 from training import metrics
 from training.data import DataError, DataSet, LabelledProduct

@@ -16,7 +16,7 @@ from models.labels import LabelSpace
 from models.loading import make_examples
 from models.members import joined
 from models.product import Product
-from models.release import write_release
+from models.release_writing import write_release
 from models.taxonomy import Taxonomy
 from models.tokens import TOKENIZER_FILE
 from training.abstention import CALIBRATION_FILE, Abstention, By, fit_abstention

@@ -10,7 +10,8 @@ import click
 import orjson
 
 from models.errors import SortimentError
-from models.release import fetch_release, read_release
+from models.release import read_release
+from models.release_store import fetch_release
 from training.gates import Gates
 from training.recipe import FETCHED_RELEASES, local_folder
 from training.recipe_files import RecipeError, load_recipe

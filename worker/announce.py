@@ -9,7 +9,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from models.loading import load_predictor, run_self_check
-from models.release import Release, fetch_release, read_release
+from models.release import Release, read_release
+from models.release_store import fetch_release
 from worker.announcement import RETURN_KEY, Announcement, CanaryReturn, Role, role_key
 from worker.errors import BrokerError
 from worker.kafka import KafkaConfig

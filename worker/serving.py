@@ -20,7 +20,8 @@ from models.predict import leaf_rows, predict
 from models.predictor import CategoryScores, LabelScores, Predictor
 from models.prepare import Prepared
 from models.product import Product
-from models.release import Release, fetch_release, read_release
+from models.release import Release, read_release
+from models.release_store import fetch_release
 from worker.assemble import Assembler, CategorySource
 from worker.errors import ModelError, ReleaseError
 from worker.lanes import Result

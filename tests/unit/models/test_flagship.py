@@ -17,7 +17,8 @@ from models.labels import LabelSpace
 from models.loading import load_predictor, make_examples, run_self_check
 from models.predictor import Predictor
 from models.product import Product
-from models.release import read_release, write_release
+from models.release import read_release
+from models.release_writing import write_release
 from models.taxonomy import Taxonomy, compile_masks
 from models.tokens import TOKENIZER_FILE, TextTokenizer
 from tests.releases import reseal

@@ -12,7 +12,9 @@ from models.errors import ReleaseError
 from models.labels import LabelSpace
 from models.manifest import MANIFEST
 from models.product import Product
-from models.release import Example, Release, read_release, write_release
+from models.release import Release, read_release
+from models.release_documents import Example
+from models.release_writing import write_release
 from tests.releases import TAXONOMY, reseal
 
 CATEGORIES = LabelSpace(("boots", "sneakers", "bags"))

@@ -7,8 +7,8 @@ import pytest
 from models.errors import ReleaseError, SortimentError
 from models.manifest import MANIFEST
 from models.noop import noop_release
-from models.release import fetch_release, read_release
-from models.release_store import move_directory, upload_release, write_directory
+from models.release import read_release
+from models.release_store import fetch_release, move_directory, upload_release, write_directory
 from tests.releases import TAXONOMY
 
 ADDRESS = "memory://releases/noop/1"

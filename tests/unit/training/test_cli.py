@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from models.errors import SortimentError
 from models.noop import noop_release
-from models.release import fetch_release, read_release
+from models.release import read_release
+from models.release_store import fetch_release
 from tests.releases import TAXONOMY
 from training import cli as cli_module
 from training.cli import cli, main
