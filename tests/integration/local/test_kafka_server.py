@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,8 +109,10 @@ def test_no_source_says_how_to_get_one(tmp_path: Path) -> None:
     ids=["broker", "storage"],
 )
 def test_a_program_that_fails_is_reported_with_its_log(
-    tmp_path: Path, storage_status: int, message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage_status: int, message: str
 ) -> None:
+    # The log is kept.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     java = tmp_path / "bin" / "java"
     java.parent.mkdir()
     java.write_text(

@@ -57,8 +57,13 @@ def command(processes: int, arguments: list[str], recipe: str = "flagship") -> l
     return [*launcher, "--nproc-per-node", str(processes), *run]
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+def environment(folder: Path) -> dict[str, str]:
+    # torchrun leaves a folder behind.
+    return os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+        "TMPDIR": str(folder),
+    }
 
 
 def losses(printed: str) -> list[float]:
@@ -75,7 +80,7 @@ def test_two_processes_are_one_with_the_doubled_batch(given: list[str], tmp_path
             command(processes, arguments),
             capture_output=True,
             text=True,
-            env=environment(),
+            env=environment(tmp_path),
             timeout=240,
             check=False,
         )
@@ -114,7 +119,7 @@ def test_classifiers_that_take_turns_are_averaged_too(given: list[str], tmp_path
             ),
             capture_output=True,
             text=True,
-            env=environment(),
+            env=environment(tmp_path),
             timeout=240,
             check=False,
         )
@@ -130,7 +135,10 @@ def test_a_run_of_two_processes_stops_together_and_goes_on(
     arguments = [*given, f"out={out}", f"cache={tmp_path / 'cache'}", "train.batch_size=8"]
     arguments += ["train.checkpoint_s=-1", "train.epochs=12"]
     child = subprocess.Popen(
-        command(2, arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment()
+        command(2, arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment(tmp_path),
     )
     assert child.stdout is not None
     for line in child.stdout:
@@ -145,7 +153,7 @@ def test_a_run_of_two_processes_stops_together_and_goes_on(
         command(2, [each for each in arguments if "checkpoint_s" not in each]),
         capture_output=True,
         text=True,
-        env=environment(),
+        env=environment(tmp_path),
         timeout=240,
         check=False,
     )
