@@ -2,7 +2,7 @@
 
 dhpc-amazon (E.1) lets one threshold on the product of department and leaf score reach an accuracy
 of 90 % among the products that are left. Here each department may have its own, so that all keep
-the same promise.
+the same promise; and as valid is a sample, the promise says how surely it is kept.
 
 Legend: N products, C leaves.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -21,11 +22,13 @@ from sklearn.linear_model import LogisticRegression
 
 from models.errors import ReleaseError
 from models.release import Release
+from training.recipe import DhpcSettings, FlagshipSettings
 
 __all__ = [
     "CALIBRATION_FILE",
     "Abstention",
     "DepartmentThreshold",
+    "Promise",
     "calibrated_shares",
     "fit_abstention",
     "lowest_score",
@@ -43,6 +46,27 @@ _INVERSE_PENALTY = 10.0
 _CLOSEST = 1e-7
 
 By = Literal["department", "overall"]
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What thresholds are to keep.
+
+    Attributes:
+        target: accuracy that is wanted among what is assigned.
+        by: who keeps it: each department by a threshold of its own, or all products together.
+        confidence: that a threshold reaches it, valid being a sample of what comes; 0.5: it falls
+            short as often as not.
+    """
+
+    target: float = 0.9
+    by: By = "department"
+    confidence: float = 0.95
+
+    @classmethod
+    def of(cls, settings: FlagshipSettings | DhpcSettings) -> Promise:
+        """What a recipe asks for."""
+        return cls(settings.target_accuracy, settings.abstention, settings.target_confidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +89,17 @@ class Abstention:
     """Thresholds of a release, and what they stand for.
 
     Attributes:
-        target: accuracy that is wanted among what is assigned.
-        by: which thresholds the release serves.
+        target, by: as in ``Promise``.
         overall: one threshold for all products, as the paper has it.
         departments: by department id.
+        confidence: as in ``Promise``. Releases that do not say took the expected accuracy.
     """
 
     target: float
     by: By
     overall: float
     departments: Mapping[str, DepartmentThreshold]
+    confidence: float = 0.5
 
     def of_leaves(self, departments: Sequence[str]) -> NDArray[np.float32]:
         """The threshold of each leaf, [C], float32, in [0, 1].
@@ -117,8 +142,7 @@ def fit_abstention(
     rows: NDArray[np.int64],
     true_rows: NDArray[np.int64],
     departments: Sequence[str],
-    target: float,
-    by: By = "department",
+    promise: Promise,
 ) -> Abstention:
     """Thresholds from the predictions on valid.
 
@@ -136,30 +160,31 @@ def fit_abstention(
     predicted = of_leaf[rows]
     counts = np.bincount(predicted, minlength=len(names))
     hits = np.bincount(predicted[right], minlength=len(names))
-    overall = lowest_score(scores, right, target)
+    overall = lowest_score(scores, right, promise)
     small = counts[predicted] < MIN_PREDICTIONS
     shared = overall
     if small.sum() >= MIN_PREDICTIONS:
-        shared = lowest_score(scores[small], right[small], target)
+        shared = lowest_score(scores[small], right[small], promise)
     found = {}
     for row, name in enumerate(names):
         of_department = predicted == row
         own = bool(counts[row] >= MIN_PREDICTIONS)
         found[name] = DepartmentThreshold(
-            lowest_score(scores[of_department], right[of_department], target) if own else shared,
+            lowest_score(scores[of_department], right[of_department], promise) if own else shared,
             own,
             int(counts[row]),
             float(hits[row] / max(1, counts[row])),
         )
-    return Abstention(target, by, overall, found)
+    return Abstention(promise.target, promise.by, overall, found, promise.confidence)
 
 
-def lowest_score(scores: NDArray[np.float32], right: NDArray[np.bool_], target: float) -> float:
-    """The lowest score from which on the expected accuracy is at least ``target``.
+def lowest_score(scores: NDArray[np.float32], right: NDArray[np.bool_], promise: Promise) -> float:
+    """The lowest score from which on the accuracy is at least the target, as surely as promised.
 
     The accuracy that is counted above a score wanders from product to product; its last crossing
     of the target is where it was lucky, and what comes next is worse. So the accuracy is that of
-    the calibrated scores (``calibrated_shares``), which have three parameters and no luck.
+    the calibrated scores (``calibrated_shares``), which have three parameters and no luck. What a
+    sample of that size may be off is taken from it: Wilson's one-sided lower bound.
 
     Args:
         scores: [N]; right: [N].
@@ -172,13 +197,25 @@ def lowest_score(scores: NDArray[np.float32], right: NDArray[np.bool_], target: 
         return 0.0
     order = np.argsort(-scores, kind="stable")
     scores, right = scores[order], right[order]
-    expected = np.cumsum(calibrated_shares(scores, right)) / np.arange(1, len(right) + 1)
+    counts = np.arange(1, len(right) + 1)
+    expected = np.cumsum(calibrated_shares(scores, right)) / counts
+    surely = _lower_bound(expected, counts, promise.confidence)
     # A threshold takes all products of its score: only the last of equal ones is a cut.
     cut = np.append(scores[1:] != scores[:-1], True)
-    good = np.flatnonzero((expected >= target) & cut)
+    good = np.flatnonzero((surely >= promise.target) & cut)
     if len(good) == 0:
         return float(min(np.nextafter(scores[0], np.float32(2)), np.float32(1)))
     return 0.0 if good[-1] == len(scores) - 1 else float(scores[good[-1]])
+
+
+def _lower_bound(
+    shares: NDArray[np.float64], counts: NDArray[np.int64], confidence: float
+) -> NDArray[np.float64]:
+    """Wilson's bound that shares [N] of samples of ``counts`` [N] lie above so surely."""
+    z = NormalDist().inv_cdf(confidence)
+    reach = z * np.sqrt(shares * (1 - shares) / counts + (z / counts) ** 2 / 4)
+    found: NDArray[np.float64] = (shares + z**2 / counts / 2 - reach) / (1 + z**2 / counts)
+    return found
 
 
 def calibrated_shares(scores: NDArray[np.float32], right: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ from models.loading import make_examples
 from models.release_writing import write_release
 from models.segments import SEGMENT_IDS, SegmentPreparer, SegmentTokenizer, grow_segments
 from models.tokens import INPUT_IDS, TOKENIZER_FILE
-from training.abstention import CALIBRATION_FILE, fit_abstention
+from training.abstention import CALIBRATION_FILE, Promise, fit_abstention
 from training.calibrate import fit_line
 from training.dhpc_learner import DhpcLearner, accuracies
 from training.encoding import encoder_place, split_features, training_dtype
@@ -144,8 +144,7 @@ class DhpcSystem:
             best.numpy(),
             true,
             departments,
-            self._settings.target_accuracy,
-            self._settings.abstention,
+            Promise.of(self._settings),
         )
         thresholds = abstention.of_leaves(departments)
         assigned = scores.numpy() >= thresholds[best.numpy()]

@@ -23,6 +23,7 @@ from models.flagship_preparer import (
 )
 from models.hashing import HashingConfig
 from models.tokens import INPUT_IDS, TextTokenizer
+from training.abstention import Promise
 from training.encoding import encoder_place, split_features, training_dtype
 from training.features import encoder_digest
 from training.flagship_learner import FlagshipLearner, Split
@@ -110,8 +111,7 @@ class FlagshipSystem:
             out,
             name=recipe.name,
             version=recipe.version,
-            target_accuracy=self._settings.target_accuracy,
-            abstention=self._settings.abstention,
+            promise=Promise.of(self._settings),
             examples=self._examples,
             epochs=epochs,
             bands=self._settings.label_thresholds == "bands",

@@ -19,7 +19,7 @@ from models.product import Product
 from models.release_writing import write_release
 from models.taxonomy import Taxonomy
 from models.tokens import TOKENIZER_FILE
-from training.abstention import CALIBRATION_FILE, Abstention, By, fit_abstention
+from training.abstention import CALIBRATION_FILE, Abstention, Promise, fit_abstention
 from training.calibrate import attribute_thresholds, fit_rivals, fit_temperatures
 from training.flagship_learner import FlagshipLearner, Scored, positive_labels
 from training.label_thresholds import banded_thresholds
@@ -45,8 +45,7 @@ def publish(
     *,
     name: str,
     version: str,
-    target_accuracy: float,
-    abstention: By,
+    promise: Promise,
     examples: Sequence[Product],
     epochs: int,
     bands: bool = False,
@@ -55,7 +54,7 @@ def publish(
     """Calibrate on valid and write the release.
 
     Args:
-        target_accuracy: of what is assigned. abstention: for whom it holds.
+        promise: what the thresholds of categories keep.
         examples: products of its self-check.
         bands: labels share a threshold with those trained alike often.
         tables: dtype of the bags' tables, which the learner's network has from here on.
@@ -69,9 +68,7 @@ def publish(
     for bag in learner.net.mixer.bags:
         bag.to(tables)
     scored = learner.score(learner.valid_split)
-    found, category_thresholds, best, metrics = _categories(
-        fitted, scored, target_accuracy, abstention
-    )
+    found, category_thresholds, best, metrics = _categories(fitted, scored, promise)
     label_thresholds, attribute_metrics = _attributes(fitted, scored, best, bands=bands)
     metrics |= attribute_metrics | {"epochs": float(epochs), "products": float(len(best))}
     weights = {
@@ -108,7 +105,7 @@ def publish(
 
 
 def _categories(
-    fitted: Fitted, scored: Scored, target: float, by: By
+    fitted: Fitted, scored: Scored, promise: Promise
 ) -> tuple[Abstention, NDArray[np.float32], NDArray[np.int64], dict[str, float]]:
     """Fit temperatures (into the head) and thresholds; best category row of each product."""
     learner = fitted.learner
@@ -126,7 +123,7 @@ def _categories(
     head.to(learner.device)
     best, scores = found.rows[:, 0], found.scores[:, 0]
     departments = [fitted.taxonomy.department_of(leaf) for leaf in fitted.categories.ids]
-    abstention = fit_abstention(scores, best, true, departments, target, by)
+    abstention = fit_abstention(scores, best, true, departments, promise)
     thresholds = abstention.of_leaves(departments)
     assigned = scores >= thresholds[best]
     right = best == true

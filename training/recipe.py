@@ -50,6 +50,7 @@ def local_folder(value: Any) -> Any:
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Confidence = Annotated[float, Field(ge=0.5, lt=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 NgramLength = Annotated[int, Field(ge=1, le=8)]
 Rate = Annotated[float, Field(gt=0)]
@@ -157,6 +158,8 @@ class FlagshipSettings:
         rivals: labels' scores are calibrated on valid, and know the other values of an attribute
             of which no training product has two.
         target_accuracy: of what is assigned rather than sent to review, on valid.
+        target_confidence: that a threshold reaches that target, valid being a sample; 0.5: it
+            falls short as often as not, and more is assigned.
         abstention: whether each department keeps that target by a threshold of its own, or all
             products together by one, as in dhpc-amazon.
         served_tables: what the bags' tables are in the release; training is in float32.
@@ -188,6 +191,7 @@ class FlagshipSettings:
     dropout: Dropout = 0.2
     rates: Rates = field(default_factory=Rates)
     target_accuracy: Share = 0.9
+    target_confidence: Confidence = 0.95
     abstention: Literal["department", "overall"] = "department"
     served_tables: Literal["float32", "float16"] = "float32"
 
@@ -287,7 +291,7 @@ class DhpcSettings:
         beam: leaf classifiers of so many best departments are asked.
         department, leaf: against noise, for each kind of classifier.
         learning_rate: of encoders. head_rate: of heads. embedding_rate: of the DNN's embeddings.
-        target_accuracy: of what is assigned rather than sent to review, on valid.
+        target_accuracy, target_confidence: as the flagship's.
         abstention: as the flagship's; here all products together keep the target, as in the paper.
     """
 
@@ -314,6 +318,7 @@ class DhpcSettings:
     embedding_rate: Rate = 1e-2
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     target_accuracy: Share = 0.9
+    target_confidence: Confidence = 0.95
     abstention: Literal["department", "overall"] = "overall"
 
     def __post_init__(self) -> None:

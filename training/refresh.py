@@ -237,7 +237,12 @@ def _promising(settings: SystemSettings, old: Release) -> SystemSettings:
     promised = read_abstention(old)
     if promised is None:
         return settings
-    return replace(settings, target_accuracy=promised.target, abstention=promised.by)
+    return replace(
+        settings,
+        target_accuracy=promised.target,
+        target_confidence=promised.confidence,
+        abstention=promised.by,
+    )
 
 
 def _allowed(now: Taxonomy, items: Sequence[LabelledProduct]) -> list[frozenset[str]]:

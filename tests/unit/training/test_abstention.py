@@ -17,11 +17,14 @@ from training.abstention import (
     MIN_PREDICTIONS,
     Abstention,
     DepartmentThreshold,
+    Promise,
     calibrated_shares,
     fit_abstention,
     lowest_score,
     read_abstention,
 )
+
+EXPECTED = Promise(0.9, confidence=0.5)
 
 
 def drawn(
@@ -39,9 +42,22 @@ def test_the_target_is_kept_on_other_products(sharper: float) -> None:
     other, right = drawn(200_000, 0, sharper=sharper)
     realised = []
     for seed in range(1, 21):
-        threshold = lowest_score(*drawn(2_000, seed, sharper=sharper), 0.9)
+        threshold = lowest_score(*drawn(2_000, seed, sharper=sharper), EXPECTED)
         realised.append(right[other >= threshold].mean())
     assert np.mean(realised) == pytest.approx(0.9, abs=0.004)
+
+
+@pytest.mark.parametrize("count", [300, 2_000])
+def test_the_target_is_kept_as_surely_as_promised(count: int) -> None:
+    other, right = drawn(200_000, 0)
+    kept = {0.5: 0, 0.95: 0}
+    for confidence in kept:
+        for seed in range(1, 101):
+            threshold = lowest_score(*drawn(count, seed), Promise(0.9, confidence=confidence))
+            assigned = other >= threshold
+            kept[confidence] += not assigned.any() or bool(right[assigned].mean() >= 0.9)
+    assert 35 <= kept[0.5] <= 65
+    assert 89 <= kept[0.95] <= 100
 
 
 def test_calibrated_shares_never_fall_as_the_score_rises() -> None:
@@ -62,16 +78,20 @@ def test_scores_of_nought_and_one_are_taken() -> None:
 
 def test_all_right_all_wrong_and_nothing() -> None:
     scores = np.array([0.9, 0.8], dtype=np.float32)
-    assert lowest_score(scores, np.array([True, True]), 0.9) == 0
-    assert lowest_score(scores, np.array([False, False]), 0.9) > np.float32(0.9)
-    assert lowest_score(np.ones(1, dtype=np.float32), np.zeros(1, dtype=bool), 0.9) == 1
-    assert lowest_score(np.empty(0, dtype=np.float32), np.empty(0, dtype=bool), 0.9) == 0
+    assert lowest_score(scores, np.array([True, True]), EXPECTED) == 0
+    # Two right answers say little: 25 are needed.
+    assert lowest_score(scores, np.array([True, True]), Promise(0.9)) > np.float32(0.9)
+    ones = np.ones(25, dtype=np.float32)
+    assert lowest_score(ones, np.ones(25, dtype=bool), Promise(0.9)) == 0
+    assert lowest_score(scores, np.array([False, False]), EXPECTED) > np.float32(0.9)
+    assert lowest_score(np.ones(1, dtype=np.float32), np.zeros(1, dtype=bool), EXPECTED) == 1
+    assert lowest_score(np.empty(0, dtype=np.float32), np.empty(0, dtype=bool), EXPECTED) == 0
 
 
 def test_equal_scores_are_taken_together() -> None:
     scores = np.repeat([0.9, 0.5, 0.1], 100).astype(np.float32)
     right = np.tile(np.arange(100), 3) < np.repeat([99, 70, 10], 100)
-    threshold = lowest_score(scores, right, 0.9)
+    threshold = lowest_score(scores, right, EXPECTED)
     assert (scores >= threshold).sum() in (100, 200)
 
 
@@ -80,18 +100,18 @@ def test_small_departments_share_a_threshold() -> None:
     scores, right = drawn(sum(sizes.values()), 7)
     departments = list(sizes)
     rows = np.repeat(np.arange(4), list(sizes.values()))
-    found = fit_abstention(scores, rows, np.where(right, rows, -1), departments, 0.9)
+    found = fit_abstention(scores, rows, np.where(right, rows, -1), departments, EXPECTED)
     own = {name: each.own for name, each in found.departments.items()}
     assert own == {"large": True, "small": False, "tiny": False, "unseen": False}
     assert {name: each.products for name, each in found.departments.items()} == sizes
     pooled = rows > 0
-    shared = lowest_score(scores[pooled], right[pooled], 0.9)
+    shared = lowest_score(scores[pooled], right[pooled], EXPECTED)
     assert [found.departments[name].threshold for name in departments[1:]] == [shared] * 3
     of_large = rows == 0
     assert found.departments["large"].threshold == lowest_score(
-        scores[of_large], right[of_large], 0.9
+        scores[of_large], right[of_large], EXPECTED
     )
-    assert found.overall == lowest_score(scores, right, 0.9)
+    assert found.overall == lowest_score(scores, right, EXPECTED)
     leaves = found.of_leaves(["tiny", "large", "tiny"])
     assert leaves.dtype == np.float32
     assert (
@@ -103,13 +123,15 @@ def test_small_departments_share_a_threshold() -> None:
 def test_too_few_products_share_the_threshold_of_all() -> None:
     scores, right = drawn(MIN_PREDICTIONS + 40, 1)
     rows = np.repeat([0, 1], [MIN_PREDICTIONS, 40])
-    found = fit_abstention(scores, rows, np.where(right, rows, -1), ["a", "b"], 0.9, "overall")
+    promise = Promise(0.9, "overall")
+    found = fit_abstention(scores, rows, np.where(right, rows, -1), ["a", "b"], promise)
     assert found.departments["b"].threshold == found.overall
     assert found.of_leaves(["a", "b"]).tolist() == np.float32([found.overall] * 2).tolist()
 
 
 def test_a_release_says_what_its_thresholds_stand_for(tmp_path: Path) -> None:
-    said = Abstention(0.9, "department", 0.4, {"bags": DepartmentThreshold(0.5, True, 300, 0.8)})
+    of_bags = DepartmentThreshold(0.5, True, 300, 0.8)
+    said = Abstention(0.9, "department", 0.4, {"bags": of_bags}, confidence=0.8)
     directory = noop_release(tmp_path / "release", TAXONOMY).directory
     assert read_abstention(read_release(directory)) is None
     (directory / CALIBRATION_FILE).write_bytes(said.to_json())
@@ -120,6 +142,14 @@ def test_a_release_says_what_its_thresholds_stand_for(tmp_path: Path) -> None:
 def said_with(**changed: Any) -> bytes:
     said = {"schema": "sortiment.calibration.v1", "target": 0.9, "overall": 0.5, "departments": {}}
     return orjson.dumps(said | {"by": "overall"} | changed)
+
+
+def test_what_does_not_say_how_surely_took_what_was_expected(tmp_path: Path) -> None:
+    directory = noop_release(tmp_path / "release", TAXONOMY).directory
+    (directory / CALIBRATION_FILE).write_bytes(said_with())
+    reseal(directory)
+    said = read_abstention(read_release(directory))
+    assert said is not None and said.confidence == 0.5
 
 
 @pytest.mark.parametrize(
