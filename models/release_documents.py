@@ -25,6 +25,7 @@ __all__ = [
     "CATEGORIES",
     "EXAMPLES",
     "LABELS",
+    "OWN_FILES",
     "TAXONOMY",
     "THRESHOLDS",
     "WEIGHTS",
@@ -44,6 +45,8 @@ CATEGORIES = "categories.json"
 LABELS = "labels.json"
 THRESHOLDS = "thresholds.json"
 EXAMPLES = "examples.json"
+# All others in a release are its architecture's.
+OWN_FILES = frozenset({WEIGHTS, TAXONOMY, CATEGORIES, LABELS, THRESHOLDS, EXAMPLES})
 
 Thresholds = NDArray[np.float32]
 

@@ -22,7 +22,13 @@ import fsspec
 from models.errors import ReleaseError
 from models.manifest import MANIFEST, Manifest, check_files
 
-__all__ = ["fetch_release", "move_directory", "upload_release", "write_directory"]
+__all__ = [
+    "fetch_release",
+    "move_directory",
+    "refuse_if_there",
+    "upload_release",
+    "write_directory",
+]
 
 
 def write_directory(directory: Path, files: Mapping[str, bytes | Path]) -> None:
@@ -57,7 +63,7 @@ def move_directory(written: Path, directory: Path) -> None:
     Raises:
         ReleaseError: ``directory`` is there and not empty, or cannot be made.
     """
-    _refuse_if_there(directory)
+    refuse_if_there(directory)
     try:
         written.rename(directory)
         _sync(directory.parent)
@@ -155,7 +161,7 @@ def upload_release(directory: Path, address: str) -> str:
 @contextmanager
 def _new_directory(directory: Path) -> Iterator[Path]:
     """A temporary sibling that takes the directory's name when the block ends well."""
-    _refuse_if_there(directory)
+    refuse_if_there(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
@@ -170,7 +176,12 @@ def _new_directory(directory: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _refuse_if_there(directory: Path) -> None:
+def refuse_if_there(directory: Path) -> None:
+    """A release's folder is new or empty: known before what takes long.
+
+    Raises:
+        ReleaseError: it is not.
+    """
     if directory.is_symlink() or (directory.exists() and not _is_empty(directory)):
         raise ReleaseError(
             f"{directory} is already there; a release never changes: give a new version or "

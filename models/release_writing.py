@@ -21,6 +21,7 @@ from models.release_documents import (
     CATEGORIES,
     EXAMPLES,
     LABELS,
+    OWN_FILES,
     TAXONOMY,
     THRESHOLDS,
     WEIGHTS,
@@ -33,8 +34,6 @@ from models.release_store import write_directory
 from models.taxonomy import Taxonomy
 
 __all__ = ["write_release"]
-
-_OWN_FILES = frozenset({WEIGHTS, TAXONOMY, CATEGORIES, LABELS, THRESHOLDS, EXAMPLES})
 
 
 def write_release(
@@ -66,7 +65,7 @@ def write_release(
     """
     contents: dict[str, bytes | Path] = {}
     for path, content in files.items():
-        if safe_path(path, f"release {directory}") in _OWN_FILES:
+        if safe_path(path, f"release {directory}") in OWN_FILES:
             raise ReleaseError(f"release {directory}: {path} is the format's own file")
         contents[path] = content
     if weights:

@@ -1,4 +1,4 @@
-"""``sortiment-train``: taxonomy, recipes, run, evaluate, coverage, compare, refresh, upload.
+"""``sortiment-train``: from a taxonomy and labelled products to releases, and what these are worth.
 
 Exit codes: 0 done, 1 an expected error (on stderr, without a traceback), 2 wrong usage, 3 a refresh
 that is not published, 130 interrupted. Commands are imported when they are called: ``--help`` does
@@ -23,6 +23,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "coverage": ("training.coverage", "coverage_command"),
     "evaluate": ("training.evaluate", "evaluate_command"),
     "refresh": ("training.refresh_cli", "refresh_command"),
+    "rethreshold": ("training.rethreshold", "rethreshold_command"),
     "taxonomy": ("training.taxonomy_cli", "taxonomy"),
     "upload": ("training.upload", "upload_command"),
 }
@@ -31,6 +32,7 @@ _HELP = {
     "coverage": "Measure what a release assigns and how much of it is right.",
     "evaluate": "Measure a release on a data set.",
     "refresh": "Train a release on with new labels; publish it if it is no worse.",
+    "rethreshold": "Set the thresholds of a release's categories anew, with nothing trained.",
     "taxonomy": "Import, look at and check taxonomies.",
     "upload": "Copy a release to where workers fetch it from.",
 }

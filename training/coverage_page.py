@@ -81,10 +81,14 @@ def _rules(found: Coverage) -> Section:
         ["rule", "assigned", "coverage", "accuracy among them", "95 % interval"],
         rows,
         f"Category accuracy without abstention {_per_cent(found.category_accuracy)}, calibration "
-        f"error of the score {found.calibration_error:.4f}. Thresholds were fitted on valid. In "
-        f"hindsight one threshold could have assigned {_per_cent(found.best_coverage)} of these "
-        f"products at {_per_cent(found.target)}.",
+        f"error of the score {found.calibration_error:.4f}. Thresholds were fitted on valid"
+        f"{_how_surely(found.confidence)}. In hindsight one threshold could have assigned "
+        f"{_per_cent(found.best_coverage)} of these products at {_per_cent(found.target)}.",
     )
+
+
+def _how_surely(confidence: float | None) -> str:
+    return "" if confidence is None else f", to reach the target with {confidence:.0%} confidence"
 
 
 def _table(found: Coverage) -> Section:

@@ -8,7 +8,6 @@ removed else. The old release is never touched.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 from collections import Counter
@@ -40,7 +39,7 @@ from training.refresh_data import RefreshData, write_refresh_data
 from training.run import check_target, fit_system
 from training.system import Job, System
 
-__all__ = ["RefreshRefused", "RefreshReport", "next_version", "recipe_for", "refresh"]
+__all__ = ["RefreshRefused", "RefreshReport", "recipe_for", "refresh"]
 
 # Old products to each new one: enough that a pass over both does not forget the old ones.
 _REPLAY_SHARE = 4
@@ -134,8 +133,6 @@ def refresh(
             f"one made from it), got one of kind {recipe.system.kind}"
         )
     make, _ = _SYSTEMS[old.architecture]
-    if (recipe.name, recipe.version) == (old.name, old.version):
-        raise SortimentError(f"release {old.id} is there already: give the new one another version")
     system = _promising(recipe.system, old)
     recipe = replace(recipe, system=system)
     # Without a category model nothing is assigned.
@@ -220,12 +217,6 @@ def recipe_for(release: Release) -> str:
             f"{', '.join(_SYSTEMS)}: train it anew with run"
         )
     return _SYSTEMS[release.architecture][1]
-
-
-def next_version(version: str) -> str | None:
-    """The version with its last number one higher; None where it ends with no number."""
-    found = re.fullmatch(r"(.*?)(\d+)", version)
-    return None if found is None else f"{found[1]}{int(found[2]) + 1:0{len(found[2])}d}"
 
 
 def _promising(settings: SystemSettings, old: Release) -> SystemSettings:

@@ -13,22 +13,16 @@ from models.errors import SortimentError
 from models.release import read_release
 from models.release_store import fetch_release
 from training.gates import Gates
-from training.recipe import FETCHED_RELEASES, local_folder
+from training.recipe import FETCHED_RELEASES
 from training.recipe_files import RecipeError, load_recipe
-from training.refresh import RefreshRefused, RefreshReport, next_version, recipe_for, refresh
+from training.refresh import RefreshRefused, RefreshReport, recipe_for, refresh
+from training.successor import local_path, version_after
 
 __all__ = ["refresh_command"]
 
 _OWN = ("data", "name", "out", "version")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
-
-
-def _local(ctx: click.Context, param: click.Parameter, value: str) -> Path:
-    try:
-        return Path(local_folder(value))
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 @click.command("refresh")
@@ -48,7 +42,7 @@ def _local(ctx: click.Context, param: click.Parameter, value: str) -> Path:
     help="File of new labelled products, .jsonl(.gz) or .parquet; may come again. Of one product "
     "the last label counts.",
 )
-@click.option("--out", required=True, callback=_local, help="Folder of the new release.")
+@click.option("--out", required=True, callback=local_path, help="Folder of the new release.")
 @click.option("--version", help="Of the new release; the old one's, one higher, where not given.")
 @click.option(
     "--recipe", help="How to train; where not given the usual one of the release's architecture."
@@ -102,12 +96,7 @@ def refresh_command(
         raise RecipeError([f"command line: {each}: give it as an option" for each in own])
     gates = _gates(given)
     old = read_release(fetch_release(address, FETCHED_RELEASES))
-    chosen = version or next_version(old.version)
-    if chosen is None:
-        raise SortimentError(
-            f"version {old.version} of {old.name} ends with no number to count on from: give "
-            "--version"
-        )
+    chosen = version_after(old, version)
     loaded = load_recipe(recipe or recipe_for(old), [*settings, "data=.", "out=.", "name=."])
     loaded = replace(loaded, data=data, out=out, name=old.name, version=chosen)
     if loaded.progress is None:

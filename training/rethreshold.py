@@ -1,0 +1,161 @@
+"""``sortiment-train rethreshold``: a release with another promise, and nothing trained.
+
+The share that people can review changes more often than the catalog does. The thresholds of
+categories come from the release's own answers to valid, as when it was trained; all else is copied.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import click
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from models.errors import SortimentError
+from models.loading import load_predictor
+from models.release import Release, read_release
+from models.release_documents import OWN_FILES
+from models.release_store import fetch_release, refuse_if_there
+from models.release_writing import write_release
+from training import metrics
+from training.abstention import CALIBRATION_FILE, By, Promise, fit_abstention, read_abstention
+from training.data import DataError, DataSet
+from training.predictions import predict_products
+from training.processes import Processes
+from training.recipe import FETCHED_RELEASES
+from training.successor import local_path, version_after
+
+__all__ = ["rethreshold", "rethreshold_command"]
+
+
+def rethreshold(
+    release: Release,
+    data: DataSet,
+    out: Path,
+    version: str,
+    promise: Promise,
+    *,
+    device: torch.device | None = None,
+    advance: Callable[[int], object] = lambda _: None,
+) -> Release:
+    """Write the release anew with category thresholds that keep ``promise`` on valid.
+
+    Args:
+        out: folder of the new release, not there yet. version: its version.
+        device: None: the CPU.
+        advance: called with the number of valid products that are done.
+
+    Returns:
+        The new release, read back.
+
+    Raises:
+        ReleaseError, ModelError: the release cannot be used, or ``out`` is there. SortimentError:
+            it has no category model. DataError: nothing to set thresholds on.
+    """
+    refuse_if_there(out)
+    device = device or torch.device("cpu")
+    predictor = load_predictor(release, device, "auto")
+    if release.categories is None or predictor.category is None:
+        raise SortimentError(f"release {release.id} has no category model: nothing is assigned")
+    items = list(data.products("valid"))
+    if not items:
+        raise DataError(f"{data.directory} has no products in valid: nothing to set thresholds on")
+    # Labels are no matter here, and take most of the time.
+    found = predict_products(
+        release, replace(predictor, attribute=None), items, device, advance=advance
+    )
+    row_of = release.categories.row_of
+    rows = np.array([row_of[each] for each in found.categories or []], dtype=np.int64)
+    true = np.array([row_of.get(item.category, -1) for item in items], dtype=np.int64)
+    departments = [release.taxonomy.department_of(leaf) for leaf in release.categories.ids]
+    abstention = fit_abstention(found.scores, rows, true, departments, promise)
+    thresholds = abstention.of_leaves(departments)
+    coverage, accuracy = metrics.accuracy_where(rows == true, found.scores >= thresholds[rows])
+    return write_release(
+        out,
+        name=release.name,
+        version=version,
+        architecture=release.architecture,
+        config=release.config,
+        taxonomy=release.taxonomy,
+        categories=release.categories,
+        labels=release.labels,
+        category_thresholds=thresholds,
+        label_thresholds=release.label_thresholds,
+        weights=release.weights(),
+        files={
+            path: release.directory / path
+            for path in release.files
+            if path not in OWN_FILES and path != CALIBRATION_FILE
+        }
+        | {CALIBRATION_FILE: abstention.to_json()},
+        examples=release.examples,
+        metrics={**release.metrics, "coverage": coverage, "assigned_accuracy": accuracy},
+    )
+
+
+@click.command("rethreshold")
+@click.option("--release", "address", required=True, help="Folder or address of a release.")
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with the valid split.",
+)
+@click.option("--out", required=True, callback=local_path, help="Folder of the new release.")
+@click.option("--version", help="Of the new release; the old one's, one higher, where not given.")
+@click.option("--target", type=click.FloatRange(0, 1), help="Accuracy that what is assigned has.")
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0.5, 1, max_open=True),
+    help="That a threshold reaches it; 0.5: as often as not.",
+)
+@click.option(
+    "--by", type=click.Choice(["department", "overall"]), help="Whose threshold it is to be."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
+def rethreshold_command(
+    address: str,
+    data: Path,
+    out: Path,
+    version: str | None,
+    target: float | None,
+    confidence: float | None,
+    by: str | None,
+    device: str,
+) -> None:
+    """Set the thresholds of categories anew on valid: a new release, with nothing trained.
+
+    What is not given stays as the release has it.
+    """
+    old = read_release(fetch_release(address, FETCHED_RELEASES))
+    chosen = version_after(old, version)
+    said = read_abstention(old)
+    promise = Promise() if said is None else Promise(said.target, said.by, said.confidence)
+    if target is not None:
+        promise = replace(promise, target=target)
+    if confidence is not None:
+        promise = replace(promise, confidence=confidence)
+    if by is not None:
+        promise = replace(promise, by=cast(By, by))
+    with tqdm(desc="valid", unit="product", disable=not sys.stderr.isatty()) as bar:
+        new = rethreshold(
+            old,
+            DataSet(data),
+            out,
+            chosen,
+            promise,
+            device=Processes(device).device,
+            advance=bar.update,
+        )
+    click.echo(
+        f"on valid {new.metrics['coverage']:.1%} of the products are assigned, "
+        f"{new.metrics['assigned_accuracy']:.1%} of these right"
+    )
+    click.echo(f"release {new.id}: {new.directory}")

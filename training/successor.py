@@ -1,0 +1,45 @@
+"""What commands that make a release from another have in common: where it goes, its version."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+from models.errors import SortimentError
+from models.release import Release
+from training.recipe import local_folder
+
+__all__ = ["local_path", "next_version", "version_after"]
+
+
+def local_path(ctx: click.Context, param: click.Parameter, value: str) -> Path:
+    """An option's callback: a folder of this machine, not an address."""
+    try:
+        return Path(local_folder(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def version_after(old: Release, given: str | None) -> str:
+    """The version that was given, else the old one, one higher.
+
+    Raises:
+        SortimentError: none was given, and the old one cannot be counted on from.
+    """
+    chosen = given or next_version(old.version)
+    if chosen is None:
+        raise SortimentError(
+            f"version {old.version} of {old.name} ends with no number to count on from: give "
+            "--version"
+        )
+    if chosen == old.version:
+        raise SortimentError(f"release {old.id} is there already: give the new one another version")
+    return chosen
+
+
+def next_version(version: str) -> str | None:
+    """The version with its last number one higher; None where it ends with no number."""
+    found = re.fullmatch(r"(.*?)(\d+)", version)
+    return None if found is None else f"{found[1]}{int(found[2]) + 1:0{len(found[2])}d}"
