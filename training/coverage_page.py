@@ -88,7 +88,11 @@ def _rules(found: Coverage) -> Section:
 
 
 def _how_surely(confidence: float | None) -> str:
-    return "" if confidence is None else f", to reach the target with {confidence:.0%} confidence"
+    return (
+        ""
+        if confidence is None
+        else f", to reach the target with {100 * confidence:g} % confidence"
+    )
 
 
 def _table(found: Coverage) -> Section:

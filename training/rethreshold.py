@@ -63,16 +63,20 @@ def rethreshold(
     predictor = load_predictor(release, device, "auto")
     if release.categories is None or predictor.category is None:
         raise SortimentError(f"release {release.id} has no category model: nothing is assigned")
-    items = list(data.products("valid"))
+    row_of = release.categories.row_of
+    # As in training: what no answer could be right about says nothing of the answers.
+    items = [item for item in data.products("valid") if item.category in row_of]
     if not items:
-        raise DataError(f"{data.directory} has no products in valid: nothing to set thresholds on")
+        raise DataError(
+            f"{data.directory} has no products in valid whose category is a leaf of {release.id}: "
+            "nothing to set thresholds on"
+        )
     # Labels are no matter here, and take most of the time.
     found = predict_products(
         release, replace(predictor, attribute=None), items, device, advance=advance
     )
-    row_of = release.categories.row_of
     rows = np.array([row_of[each] for each in found.categories or []], dtype=np.int64)
-    true = np.array([row_of.get(item.category, -1) for item in items], dtype=np.int64)
+    true = np.array([row_of[item.category] for item in items], dtype=np.int64)
     departments = [release.taxonomy.department_of(leaf) for leaf in release.categories.ids]
     abstention = fit_abstention(found.scores, rows, true, departments, promise)
     thresholds = abstention.of_leaves(departments)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,16 @@ def test_the_same_promise_is_the_same_release(trained: Trained, tmp_path: Path) 
     assert new.metrics == old.metrics
     assert 0 < old.metrics["coverage"] < 1
     run_self_check(new, load_predictor(new, CPU, "auto"))
+
+
+def test_products_of_no_leaf_are_left_out(trained: Trained, tmp_path: Path) -> None:
+    old, data = trained
+    (tmp_path / "more").mkdir()
+    lines = gzip.decompress((data.directory / "valid.jsonl.gz").read_bytes())
+    lines += b'{"product_id": "inner", "title": "dress", "category": "wear"}\n' * 30
+    (tmp_path / "more" / "valid.jsonl").write_bytes(lines)
+    new = rethreshold(old, DataSet(tmp_path / "more"), tmp_path / "new", "2", promise_of(old))
+    assert new.files == old.files
 
 
 def test_a_lower_target_assigns_more(trained: Trained, tmp_path: Path) -> None:
