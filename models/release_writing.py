@@ -48,7 +48,7 @@ def write_release(
     labels: LabelSpace | None,
     category_thresholds: Thresholds | None,
     label_thresholds: Thresholds | None,
-    weights: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor] | Path,
     files: Mapping[str, Path | bytes],
     examples: Sequence[Example],
     metrics: Mapping[str, Any],
@@ -58,6 +58,7 @@ def write_release(
     Args:
         directory: not there yet, or empty.
         config, metrics: what JSON can hold.
+        weights: by name, or another release's file of them; none where there are none.
         files: the architecture's own, by path below the release.
 
     Raises:
@@ -68,7 +69,9 @@ def write_release(
         if safe_path(path, f"release {directory}") in OWN_FILES:
             raise ReleaseError(f"release {directory}: {path} is the format's own file")
         contents[path] = content
-    if weights:
+    if isinstance(weights, Path):
+        contents[WEIGHTS] = weights
+    elif weights:
         contents[WEIGHTS] = safetensors.torch.save(
             {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
         )

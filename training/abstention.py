@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import orjson
@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 
 from models.errors import ReleaseError
 from models.release import Release
-from training.recipe import DhpcSettings, FlagshipSettings
+from training.recipe import By, Confidence, DhpcSettings, FlagshipSettings
 
 __all__ = [
     "CALIBRATION_FILE",
@@ -45,8 +45,6 @@ _INVERSE_PENALTY = 10.0
 # Keeps logarithms finite; float32 has no scores between this and 1 below it.
 _CLOSEST = 1e-7
 
-By = Literal["department", "overall"]
-
 
 @dataclass(frozen=True, slots=True)
 class Promise:
@@ -59,9 +57,9 @@ class Promise:
             short as often as not.
     """
 
-    target: float = 0.9
-    by: By = "department"
-    confidence: float = 0.95
+    target: float
+    by: By
+    confidence: float
 
     @classmethod
     def of(cls, settings: FlagshipSettings | DhpcSettings) -> Promise:
@@ -99,7 +97,7 @@ class Abstention:
     by: By
     overall: float
     departments: Mapping[str, DepartmentThreshold]
-    confidence: float = 0.5
+    confidence: Confidence = 0.5
 
     def of_leaves(self, departments: Sequence[str]) -> NDArray[np.float32]:
         """The threshold of each leaf, [C], float32, in [0, 1].
@@ -190,11 +188,10 @@ def lowest_score(scores: NDArray[np.float32], right: NDArray[np.bool_], promise:
         scores: [N]; right: [N].
 
     Returns:
-        In [0, 1]: 0 where all may be assigned; just above the highest score, at most 1, where
-        none may be; 0 for N = 0.
+        In [0, 1]: 0 where all may be assigned; 1 where none may be, or nothing is known.
     """
     if len(scores) == 0:
-        return 0.0
+        return 1.0
     order = np.argsort(-scores, kind="stable")
     scores, right = scores[order], right[order]
     counts = np.arange(1, len(right) + 1)
@@ -204,7 +201,7 @@ def lowest_score(scores: NDArray[np.float32], right: NDArray[np.bool_], promise:
     cut = np.append(scores[1:] != scores[:-1], True)
     good = np.flatnonzero((surely >= promise.target) & cut)
     if len(good) == 0:
-        return float(min(np.nextafter(scores[0], np.float32(2)), np.float32(1)))
+        return 1.0
     return 0.0 if good[-1] == len(scores) - 1 else float(scores[good[-1]])
 
 

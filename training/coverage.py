@@ -85,7 +85,8 @@ class Coverage:
 
     Attributes:
         limit: only the first so many products were asked for.
-        confidence: with which the thresholds reach the target; None where the release does not say.
+        promised: the release's own target, and the confidence with which its thresholds reach it;
+            None where it does not say.
         one_threshold: one threshold for all, the paper's rule; None where the release lacks it.
         served: the release's thresholds as the worker obeys them.
         shared: likewise, the departments that share a threshold, together; None where none does.
@@ -100,7 +101,7 @@ class Coverage:
     limit: int | None
     products: int
     target: float
-    confidence: float | None
+    promised: tuple[float, float] | None
     category_accuracy: float
     calibration_error: float
     threshold: float | None
@@ -165,7 +166,7 @@ def coverage(
         limit=limit,
         products=len(items),
         target=target,
-        confidence=None if said is None else said.confidence,
+        promised=None if said is None else (said.target, said.confidence),
         category_accuracy=float(right.mean()),
         calibration_error=metrics.reliability(found.scores, right).calibration_error,
         threshold=None if said is None else said.overall,

@@ -82,17 +82,16 @@ def _rules(found: Coverage) -> Section:
         rows,
         f"Category accuracy without abstention {_per_cent(found.category_accuracy)}, calibration "
         f"error of the score {found.calibration_error:.4f}. Thresholds were fitted on valid"
-        f"{_how_surely(found.confidence)}. In hindsight one threshold could have assigned "
+        f"{_how_surely(found.promised)}. In hindsight one threshold could have assigned "
         f"{_per_cent(found.best_coverage)} of these products at {_per_cent(found.target)}.",
     )
 
 
-def _how_surely(confidence: float | None) -> str:
-    return (
-        ""
-        if confidence is None
-        else f", to reach the target with {100 * confidence:g} % confidence"
-    )
+def _how_surely(promised: tuple[float, float] | None) -> str:
+    if promised is None:
+        return ""
+    target, confidence = promised
+    return f", to reach {_per_cent(target)} with {100 * confidence:g} % confidence"
 
 
 def _table(found: Coverage) -> Section:

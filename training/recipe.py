@@ -16,7 +16,9 @@ __all__ = [
     "CACHE",
     "FETCHED_RELEASES",
     "AveBertSettings",
+    "By",
     "ChangeSettings",
+    "Confidence",
     "DhpcSettings",
     "FlagshipSettings",
     "LoopSettings",
@@ -57,6 +59,7 @@ Rate = Annotated[float, Field(gt=0)]
 Folder = Annotated[Path, BeforeValidator(local_folder)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Gear = Literal["frozen", "finetune"]
+By = Literal["department", "overall"]
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -192,7 +195,7 @@ class FlagshipSettings:
     rates: Rates = field(default_factory=Rates)
     target_accuracy: Share = 0.9
     target_confidence: Confidence = 0.95
-    abstention: Literal["department", "overall"] = "department"
+    abstention: By = "department"
     served_tables: Literal["float32", "float16"] = "float32"
 
     def __post_init__(self) -> None:
@@ -319,7 +322,7 @@ class DhpcSettings:
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     target_accuracy: Share = 0.9
     target_confidence: Confidence = 0.95
-    abstention: Literal["department", "overall"] = "overall"
+    abstention: By = "overall"
 
     def __post_init__(self) -> None:
         if self.gear == "frozen" and (self.bodies != "shared" or self.body != "encoder"):

@@ -37,6 +37,7 @@ from training.processes import Processes, one_process
 from training.recipe import AveBertSettings, Recipe, SystemSettings
 from training.refresh_data import RefreshData, write_refresh_data
 from training.run import check_target, fit_system
+from training.successor import refuse_same
 from training.system import Job, System
 
 __all__ = ["RefreshRefused", "RefreshReport", "recipe_for", "refresh"]
@@ -133,6 +134,7 @@ def refresh(
             f"one made from it), got one of kind {recipe.system.kind}"
         )
     make, _ = _SYSTEMS[old.architecture]
+    refuse_same(old, recipe.name, recipe.version)
     system = _promising(recipe.system, old)
     recipe = replace(recipe, system=system)
     # Without a category model nothing is assigned.

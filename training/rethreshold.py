@@ -20,16 +20,16 @@ from tqdm import tqdm
 from models.errors import SortimentError
 from models.loading import load_predictor
 from models.release import Release, read_release
-from models.release_documents import OWN_FILES
+from models.release_documents import OWN_FILES, WEIGHTS
 from models.release_store import fetch_release, refuse_if_there
 from models.release_writing import write_release
 from training import metrics
-from training.abstention import CALIBRATION_FILE, By, Promise, fit_abstention, read_abstention
+from training.abstention import CALIBRATION_FILE, Promise, fit_abstention, read_abstention
 from training.data import DataError, DataSet
 from training.predictions import predict_products
-from training.processes import Processes
-from training.recipe import FETCHED_RELEASES
-from training.successor import local_path, version_after
+from training.processes import Processes, one_process
+from training.recipe import FETCHED_RELEASES, By
+from training.successor import local_path, refuse_same, version_after
 
 __all__ = ["rethreshold", "rethreshold_command"]
 
@@ -58,29 +58,33 @@ def rethreshold(
         ReleaseError, ModelError: the release cannot be used, or ``out`` is there. SortimentError:
             it has no category model. DataError: nothing to set thresholds on.
     """
+    refuse_same(release, release.name, version)
     refuse_if_there(out)
     device = device or torch.device("cpu")
     predictor = load_predictor(release, device, "auto")
     if release.categories is None or predictor.category is None:
         raise SortimentError(f"release {release.id} has no category model: nothing is assigned")
-    row_of = release.categories.row_of
-    # As in training: what no answer could be right about says nothing of the answers.
-    items = [item for item in data.products("valid") if item.category in row_of]
+    # As in training: a category that is no leaf is a mistake of the data. A leaf that the release
+    # does not know yet is not: its products come, and every answer to them is wrong.
+    leaves = frozenset(data.taxonomy.leaves)
+    items = [item for item in data.products("valid") if item.category in leaves]
     if not items:
         raise DataError(
-            f"{data.directory} has no products in valid whose category is a leaf of {release.id}: "
+            f"{data.directory} has no products in valid whose category is a leaf of its taxonomy: "
             "nothing to set thresholds on"
         )
     # Labels are no matter here, and take most of the time.
     found = predict_products(
         release, replace(predictor, attribute=None), items, device, advance=advance
     )
+    row_of = release.categories.row_of
     rows = np.array([row_of[each] for each in found.categories or []], dtype=np.int64)
-    true = np.array([row_of[item.category] for item in items], dtype=np.int64)
+    true = np.array([row_of.get(item.category, -1) for item in items], dtype=np.int64)
     departments = [release.taxonomy.department_of(leaf) for leaf in release.categories.ids]
     abstention = fit_abstention(found.scores, rows, true, departments, promise)
     thresholds = abstention.of_leaves(departments)
-    coverage, accuracy = metrics.accuracy_where(rows == true, found.scores >= thresholds[rows])
+    right = rows == true
+    coverage, accuracy = metrics.accuracy_where(right, found.scores >= thresholds[rows])
     return write_release(
         out,
         name=release.name,
@@ -92,7 +96,7 @@ def rethreshold(
         labels=release.labels,
         category_thresholds=thresholds,
         label_thresholds=release.label_thresholds,
-        weights=release.weights(),
+        weights=release.directory / WEIGHTS if WEIGHTS in release.files else {},
         files={
             path: release.directory / path
             for path in release.files
@@ -100,7 +104,13 @@ def rethreshold(
         }
         | {CALIBRATION_FILE: abstention.to_json()},
         examples=release.examples,
-        metrics={**release.metrics, "coverage": coverage, "assigned_accuracy": accuracy},
+        metrics={
+            **release.metrics,
+            "category_accuracy": float(right.mean()),
+            "coverage": coverage,
+            "assigned_accuracy": accuracy,
+            "products": float(len(items)),
+        },
     )
 
 
@@ -138,16 +148,10 @@ def rethreshold_command(
 
     What is not given stays as the release has it.
     """
+    one_process("rethreshold", "start it without torchrun")
     old = read_release(fetch_release(address, FETCHED_RELEASES))
     chosen = version_after(old, version)
-    said = read_abstention(old)
-    promise = Promise() if said is None else Promise(said.target, said.by, said.confidence)
-    if target is not None:
-        promise = replace(promise, target=target)
-    if confidence is not None:
-        promise = replace(promise, confidence=confidence)
-    if by is not None:
-        promise = replace(promise, by=cast(By, by))
+    promise = _promise(old, target, confidence, cast(By | None, by))
     with tqdm(desc="valid", unit="product", disable=not sys.stderr.isatty()) as bar:
         new = rethreshold(
             old,
@@ -159,7 +163,25 @@ def rethreshold_command(
             advance=bar.update,
         )
     click.echo(
-        f"on valid {new.metrics['coverage']:.1%} of the products are assigned, "
-        f"{new.metrics['assigned_accuracy']:.1%} of these right"
+        f"on valid, by which they were set, {new.metrics['coverage']:.1%} of the products are "
+        f"assigned, {new.metrics['assigned_accuracy']:.1%} of these right"
     )
     click.echo(f"release {new.id}: {new.directory}")
+
+
+def _promise(
+    old: Release, target: float | None, confidence: float | None, by: By | None
+) -> Promise:
+    said = read_abstention(old)
+    if said is not None:
+        return Promise(
+            said.target if target is None else target,
+            said.by if by is None else by,
+            said.confidence if confidence is None else confidence,
+        )
+    if target is None or confidence is None or by is None:
+        raise SortimentError(
+            f"release {old.id} does not say what its thresholds promise: give --target, "
+            "--confidence and --by"
+        )
+    return Promise(target, by, confidence)

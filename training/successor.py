@@ -11,7 +11,7 @@ from models.errors import SortimentError
 from models.release import Release
 from training.recipe import local_folder
 
-__all__ = ["local_path", "next_version", "version_after"]
+__all__ = ["local_path", "next_version", "refuse_same", "version_after"]
 
 
 def local_path(ctx: click.Context, param: click.Parameter, value: str) -> Path:
@@ -34,9 +34,17 @@ def version_after(old: Release, given: str | None) -> str:
             f"version {old.version} of {old.name} ends with no number to count on from: give "
             "--version"
         )
-    if chosen == old.version:
-        raise SortimentError(f"release {old.id} is there already: give the new one another version")
     return chosen
+
+
+def refuse_same(old: Release, name: str, version: str) -> None:
+    """A release that is made from another has an id of its own.
+
+    Raises:
+        SortimentError: it is to have the old one's.
+    """
+    if (name, version) == (old.name, old.version):
+        raise SortimentError(f"release {old.id} is there already: give the new one another version")
 
 
 def next_version(version: str) -> str | None:

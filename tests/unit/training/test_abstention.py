@@ -24,7 +24,8 @@ from training.abstention import (
     read_abstention,
 )
 
-EXPECTED = Promise(0.9, confidence=0.5)
+EXPECTED = Promise(0.9, "department", 0.5)
+SURELY = Promise(0.9, "department", 0.95)
 
 
 def drawn(
@@ -50,14 +51,43 @@ def test_the_target_is_kept_on_other_products(sharper: float) -> None:
 @pytest.mark.parametrize("count", [300, 2_000])
 def test_the_target_is_kept_as_surely_as_promised(count: int) -> None:
     other, right = drawn(200_000, 0)
-    kept = {0.5: 0, 0.95: 0}
-    for confidence in kept:
+    kept = {EXPECTED: 0, SURELY: 0}
+    for promise in kept:
         for seed in range(1, 101):
-            threshold = lowest_score(*drawn(count, seed), Promise(0.9, confidence=confidence))
-            assigned = other >= threshold
-            kept[confidence] += not assigned.any() or bool(right[assigned].mean() >= 0.9)
-    assert 35 <= kept[0.5] <= 65
-    assert 89 <= kept[0.95] <= 100
+            assigned = other >= lowest_score(*drawn(count, seed), promise)
+            kept[promise] += not assigned.any() or bool(right[assigned].mean() >= 0.9)
+    assert 35 <= kept[EXPECTED] <= 65
+    assert 89 <= kept[SURELY] <= 100
+
+
+def test_the_bound_takes_no_more_than_it_has_to() -> None:
+    other, _ = drawn(200_000, 0)
+    shares = [(other >= lowest_score(*drawn(2_000, seed), SURELY)).mean() for seed in range(20)]
+    # 36 % could be assigned by one who knew the odds.
+    assert np.mean(shares) > 0.25
+
+
+@pytest.mark.parametrize(
+    ("right", "target", "assigned"),
+    [
+        # 1 / (1 + 2.7055 / 25) = 0.9023
+        (25, 0.9022, True),
+        (25, 0.9024, False),
+        # (0.95 + 2.7055 / 200 - 1.6449 * sqrt(0.95 * 0.05 / 100 + 2.7055 / 40000)) / 1.027055
+        # = 0.9008, for 95 right of 100
+        (95, 0.9007, True),
+        (95, 0.9010, False),
+    ],
+)
+def test_wilsons_bound(right: int, target: float, assigned: bool) -> None:
+    """Of equal scores all are taken or none."""
+    count = 25 if right == 25 else 100
+    found = lowest_score(
+        np.full(count, 0.5, dtype=np.float32),
+        np.arange(count) < right,
+        Promise(target, "overall", 0.95),
+    )
+    assert found == (0 if assigned else 1)
 
 
 def test_calibrated_shares_never_fall_as_the_score_rises() -> None:
@@ -79,13 +109,10 @@ def test_scores_of_nought_and_one_are_taken() -> None:
 def test_all_right_all_wrong_and_nothing() -> None:
     scores = np.array([0.9, 0.8], dtype=np.float32)
     assert lowest_score(scores, np.array([True, True]), EXPECTED) == 0
-    # Two right answers say little: 25 are needed.
-    assert lowest_score(scores, np.array([True, True]), Promise(0.9)) > np.float32(0.9)
-    ones = np.ones(25, dtype=np.float32)
-    assert lowest_score(ones, np.ones(25, dtype=bool), Promise(0.9)) == 0
-    assert lowest_score(scores, np.array([False, False]), EXPECTED) > np.float32(0.9)
+    assert lowest_score(scores, np.array([True, True]), SURELY) == 1
+    assert lowest_score(scores, np.array([False, False]), EXPECTED) == 1
     assert lowest_score(np.ones(1, dtype=np.float32), np.zeros(1, dtype=bool), EXPECTED) == 1
-    assert lowest_score(np.empty(0, dtype=np.float32), np.empty(0, dtype=bool), EXPECTED) == 0
+    assert lowest_score(np.empty(0, dtype=np.float32), np.empty(0, dtype=bool), EXPECTED) == 1
 
 
 def test_equal_scores_are_taken_together() -> None:
@@ -123,7 +150,7 @@ def test_small_departments_share_a_threshold() -> None:
 def test_too_few_products_share_the_threshold_of_all() -> None:
     scores, right = drawn(MIN_PREDICTIONS + 40, 1)
     rows = np.repeat([0, 1], [MIN_PREDICTIONS, 40])
-    promise = Promise(0.9, "overall")
+    promise = Promise(0.9, "overall", 0.5)
     found = fit_abstention(scores, rows, np.where(right, rows, -1), ["a", "b"], promise)
     assert found.departments["b"].threshold == found.overall
     assert found.of_leaves(["a", "b"]).tolist() == np.float32([found.overall] * 2).tolist()
@@ -160,6 +187,7 @@ def test_what_does_not_say_how_surely_took_what_was_expected(tmp_path: Path) -> 
         (orjson.dumps({"schema": "sortiment.calibration.v2"}), "update the project"),
         (orjson.dumps({"schema": "sortiment.calibration.v1", "target": 0.9}), "cannot be read"),
         (said_with(by="leaf"), "cannot be read"),
+        (said_with(confidence=1.0), "cannot be read"),
         (said_with(departments={"shoes": {"threshold": 0.5}}), "cannot be read"),
     ],
 )

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 import torch
 
 from models.errors import ReleaseError, SortimentError
 from models.loading import load_predictor, run_self_check
+from models.noop import noop_release
 from models.release import Release, read_release
-from models.release_documents import WEIGHTS
+from models.release_documents import THRESHOLDS, WEIGHTS
 from tests.releases import TAXONOMY
 from tests.tiny_ave_bert import tiny_ave_bert
+from tests.tiny_encoder import save_tiny_bert
 from tests.trained_shop import train_on_shop
 from training.abstention import CALIBRATION_FILE, Promise, read_abstention
 from training.cli import main
@@ -55,14 +59,54 @@ def test_the_same_promise_is_the_same_release(trained: Trained, tmp_path: Path) 
     run_self_check(new, load_predictor(new, CPU, "auto"))
 
 
+def with_valid(data: DataSet, folder: Path, line: bytes) -> DataSet:
+    """The data set with a line more, thirty times, in valid."""
+    folder.mkdir()
+    shutil.copy(data.taxonomy_file, folder)
+    lines = gzip.decompress((data.directory / "valid.jsonl.gz").read_bytes())
+    (folder / "valid.jsonl").write_bytes(lines + line * 30)
+    return DataSet(folder)
+
+
 def test_products_of_no_leaf_are_left_out(trained: Trained, tmp_path: Path) -> None:
     old, data = trained
-    (tmp_path / "more").mkdir()
-    lines = gzip.decompress((data.directory / "valid.jsonl.gz").read_bytes())
-    lines += b'{"product_id": "inner", "title": "dress", "category": "wear"}\n' * 30
-    (tmp_path / "more" / "valid.jsonl").write_bytes(lines)
-    new = rethreshold(old, DataSet(tmp_path / "more"), tmp_path / "new", "2", promise_of(old))
+    line = b'{"product_id": "inner", "title": "dress", "category": "wear"}\n'
+    more = with_valid(data, tmp_path / "more", line)
+    new = rethreshold(old, more, tmp_path / "new", "2", promise_of(old))
     assert new.files == old.files
+
+
+def test_products_of_a_new_leaf_count_as_wrong(trained: Trained, tmp_path: Path) -> None:
+    old, data = trained
+    line = b'{"product_id": "new", "title": "dress red", "category": "wear/hat"}\n'
+    more = with_valid(data, tmp_path / "more", line)
+    taxonomy = orjson.loads(gzip.decompress(more.taxonomy_file.read_bytes()))
+    taxonomy["categories"].append({"id": "wear/hat", "name": "Hat", "parent": "wear"})
+    more.taxonomy_file.write_bytes(gzip.compress(orjson.dumps(taxonomy)))
+    new = rethreshold(old, DataSet(more.directory), tmp_path / "new", "2", promise_of(old))
+    assert new.metrics["products"] == old.metrics["products"] + 30
+    assert new.metrics["category_accuracy"] < old.metrics["category_accuracy"]
+    assert new.metrics["coverage"] < old.metrics["coverage"]
+
+
+def test_an_encoder_answers_nearly_as_in_training(tmp_path: Path) -> None:
+    system = FlagshipSettings(
+        kind="flagship",
+        encoder=str(save_tiny_bert(tmp_path / "encoder")),
+        max_tokens=24,
+        hash_buckets=64,
+        bag_dim=8,
+        target_accuracy=0.8,
+        target_confidence=0.55,
+    )
+    old, data = train_on_shop(tmp_path, system, epochs=8)
+    assert 0 < old.metrics["coverage"] < 1
+    new = rethreshold(old, data, tmp_path / "new", "2", promise_of(old))
+    assert old.category_thresholds is not None and new.category_thresholds is not None
+    np.testing.assert_allclose(new.category_thresholds, old.category_thresholds, atol=0.01)
+    set_anew = {CALIBRATION_FILE, THRESHOLDS}
+    assert set(new.files) == set(old.files)
+    assert all(new.files[each] == old.files[each] for each in set(old.files) - set_anew)
 
 
 def test_a_lower_target_assigns_more(trained: Trained, tmp_path: Path) -> None:
@@ -100,15 +144,41 @@ def test_the_command_keeps_what_is_not_given(
     assert promise_of(read_release(tmp_path / "new")) == Promise(wanted.target, wanted.by, 0.6)
 
 
+def test_a_release_without_a_promise_is_given_all_of_one(
+    trained: Trained,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, data = trained
+    noop_release(tmp_path / "old", data.taxonomy)
+    command = ["sortiment-train", "rethreshold", "--release", str(tmp_path / "old")]
+    command += ["--data", str(data.directory), "--out", str(tmp_path / "new"), "--device", "cpu"]
+    command += ["--target", "0.2", "--by", "overall"]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert "give --target, --confidence and --by" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", [*command, "--confidence", "0.7"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert promise_of(read_release(tmp_path / "new")) == Promise(0.2, "overall", 0.7)
+
+
 def test_what_cannot_be_done_is_said(trained: Trained, tmp_path: Path) -> None:
     old, data = trained
+    promise = promise_of(old)
     with pytest.raises(ReleaseError, match="already there"):
-        rethreshold(old, data, old.directory, "2", Promise())
+        rethreshold(old, data, old.directory, "2", promise)
+    with pytest.raises(SortimentError, match="another version"):
+        rethreshold(old, data, tmp_path / "new", old.version, promise)
     other = tiny_ave_bert(tmp_path, TAXONOMY, "one")
     with pytest.raises(SortimentError, match="no category model"):
-        rethreshold(other, data, tmp_path / "new", "2", Promise())
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "valid.jsonl").touch()
+        rethreshold(other, data, tmp_path / "new", "2", promise)
+    empty = with_valid(data, tmp_path / "empty", b"")
+    (empty.directory / "valid.jsonl").write_bytes(b"")
     with pytest.raises(DataError, match="no products in valid"):
-        rethreshold(old, DataSet(tmp_path / "empty"), tmp_path / "new", "2", Promise())
+        rethreshold(old, empty, tmp_path / "new", "2", promise)
     assert not (tmp_path / "new").exists()

@@ -7,7 +7,7 @@ import pytest
 from models.errors import SortimentError
 from models.noop import noop_release
 from tests.releases import TAXONOMY
-from training.successor import next_version, version_after
+from training.successor import next_version, refuse_same, version_after
 
 
 @pytest.mark.parametrize(
@@ -22,5 +22,6 @@ def test_a_release_is_not_made_again_under_its_own_version(tmp_path: Path) -> No
     old = noop_release(tmp_path / "release", TAXONOMY)
     assert version_after(old, None) == next_version(old.version)
     assert version_after(old, "spring") == "spring"
+    refuse_same(old, old.name, "spring")
     with pytest.raises(SortimentError, match="another version"):
-        version_after(old, old.version)
+        refuse_same(old, old.name, old.version)
