@@ -10,7 +10,25 @@ from training.data import DataSet
 from training.recipe import LoopSettings, Recipe, SystemSettings
 from training.run import run
 
-__all__ = ["train_on_shop"]
+__all__ = ["shop_recipe", "train_on_shop"]
+
+
+def shop_recipe(
+    data: Path, room: Path, system: SystemSettings, train: LoopSettings, *, name: str = "shop"
+) -> Recipe:
+    """A recipe of a run on the CPU, all of whose files come to lie in ``room``."""
+    return Recipe(
+        about="",
+        data=data,
+        out=room / "release",
+        name=name,
+        cache=room / "cache",
+        progress=False,
+        device="cpu",
+        seed=5,
+        system=system,
+        train=train,
+    )
 
 
 def train_on_shop(
@@ -18,16 +36,6 @@ def train_on_shop(
 ) -> tuple[Release, DataSet]:
     """The release, and the data set that it was trained on; both lie in ``folder``."""
     data = write_shop(folder / "shop")
-    recipe = Recipe(
-        about="",
-        data=data,
-        out=folder / "release",
-        name="shop",
-        cache=folder / "cache",
-        progress=False,
-        device="cpu",
-        system=system,
-        train=LoopSettings(epochs=epochs, batch_size=batch_size),
-    )
+    recipe = shop_recipe(data, folder, system, LoopSettings(epochs=epochs, batch_size=batch_size))
     run(recipe, lambda _line: None)
     return read_release(recipe.out), DataSet(data)

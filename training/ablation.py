@@ -34,7 +34,7 @@ from training.predictions import predict_products
 from training.prepared import sampled
 from training.processes import Processes, one_process
 from training.recipe import Recipe
-from training.table_rows import Asked, chosen_rows, row_recipe, train_row
+from training.table_rows import Asked, row_recipe, train_row
 from training.targets import label_counts
 
 __all__ = ["NAMES", "ablate"]
@@ -61,7 +61,7 @@ def ablate(
     """
     one_process("compare", "train each row with run under torchrun")
     table = load_ablation_table(asked.table)
-    chosen = chosen_rows(table.rows, asked.rows)
+    chosen = asked.chosen(table.rows)
     if table.whole not in {row.key for row in chosen}:
         raise SortimentError(
             f"rows={','.join(asked.rows)}: differences are to {table.whole}, name it"

@@ -54,7 +54,7 @@ def compare_attributes(
     """
     one_process("compare", "train each row with run under torchrun")
     table = load_attribute_table(asked.table)
-    chosen = chosen_rows((row for row in table.rows if not row.elsewhere), asked.rows)
+    chosen = asked.chosen([row for row in table.rows if not row.elsewhere])
     keys = [path.name.partition(".")[0] for path in against]
     chosen_rows((row for row in table.rows if row.elsewhere), keys, "against")
     elsewhere = dict(zip(keys, against, strict=True))

@@ -40,7 +40,6 @@ from training.processes import Processes, one_process
 from training.recipe import SETTINGS, DhpcSettings, Recipe
 from training.table_rows import (
     Asked,
-    chosen_rows,
     is_trained,
     read_table,
     row_folder,
@@ -132,7 +131,7 @@ def compare_categories(asked: Asked, say: Callable[[str], object] = print) -> Ca
     """
     one_process("compare", "train each row with run under torchrun")
     table = load_category_table(asked.table)
-    chosen = chosen_rows(table.rows, asked.rows)
+    chosen = asked.chosen(table.rows)
     if asked.rows:
         # In the order that was asked: what matters most comes first where time is short.
         chosen.sort(key=lambda row: asked.rows.index(row.key))

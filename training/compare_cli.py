@@ -67,7 +67,7 @@ def compare_command(table: str, settings: tuple[str, ...]) -> None:
     that are not trained here, JSON lines of {product_id, attributes: [[name, value, score]]}.
     Tables of a system's parts: against=FILE takes another system's predictions in, JSON lines of
     {product_id, category, attributes: [[name, value]]}. Every other KEY=VALUE goes to the recipe
-    of every row, as in `run`:
+    of every row, as in `run`, or to one row's as ROW:KEY=VALUE (bert:system.learning_rate=1e-4):
 
         sortiment-train compare ave-label-masking data=DIR out=DIR recipe=ave-label-masking-cpu
     """

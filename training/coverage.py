@@ -27,6 +27,13 @@ from training import metrics
 from training.abstention import Abstention, read_abstention
 from training.coverage_page import write_coverage
 from training.data import DataError, DataSet
+from training.options import (
+    data_option,
+    device_option,
+    limit_option,
+    release_option,
+    split_option,
+)
 from training.predictions import predict_products
 from training.processes import Processes
 from training.recipe import FETCHED_RELEASES
@@ -243,15 +250,10 @@ def _verdict(kept: Kept, target: float) -> str:
 
 
 @click.command("coverage")
-@click.option("--release", "address", required=True, help="Folder or address of a release.")
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with the split.",
-)
-@click.option("--split", default="test", show_default=True, help="train, valid or test.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many products.")
+@release_option
+@data_option
+@split_option
+@limit_option
 @click.option(
     "--target",
     type=click.FloatRange(0, 1),
@@ -264,7 +266,7 @@ def _verdict(kept: Kept, target: float) -> str:
     help="Folder for DATA-coverage.md, .html, .json and plots.",
 )
 @click.option("--about", multiple=True, help="A line for the page: hardware, how it was trained.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
+@device_option
 def coverage_command(
     address: str,
     data: Path,

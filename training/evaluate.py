@@ -22,6 +22,13 @@ from models.release_store import fetch_release
 from models.taxonomy import Taxonomy
 from training import metrics
 from training.data import DataError, DataSet, LabelledProduct
+from training.options import (
+    data_option,
+    device_option,
+    limit_option,
+    release_option,
+    split_option,
+)
 from training.plots import plot_accuracy_coverage, plot_departments, plot_reliability
 from training.predictions import Predictions, predict_products
 from training.recipe import FETCHED_RELEASES
@@ -166,15 +173,10 @@ def _shares(groups: Mapping[str, tuple[int, float]]) -> dict[str, Any]:
 
 
 @click.command("evaluate")
-@click.option("--release", "address", required=True, help="Folder or address of a release.")
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with the split as .jsonl(.gz).",
-)
-@click.option("--split", default="test", show_default=True, help="train, valid or test.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many products.")
+@release_option
+@data_option
+@split_option
+@limit_option
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -186,9 +188,7 @@ def _shares(groups: Mapping[str, tuple[int, float]]) -> dict[str, Any]:
     type=click.Path(dir_okay=False, path_type=Path),
     help="File for the figures.",
 )
-@click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda or another of torch's."
-)
+@device_option
 @click.option(
     "--dtype",
     type=click.Choice(["auto", "float32", "bfloat16"]),

@@ -13,10 +13,11 @@ from models.errors import SortimentError
 from models.release import read_release
 from models.release_store import fetch_release
 from training.gates import Gates
+from training.options import data_option, new_release_option, release_option, version_option
 from training.recipe import FETCHED_RELEASES
 from training.recipe_files import RecipeError, load_recipe
 from training.refresh import RefreshRefused, RefreshReport, recipe_for, refresh
-from training.successor import local_path, version_after
+from training.successor import version_after
 
 __all__ = ["refresh_command"]
 
@@ -27,13 +28,8 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 @click.command("refresh")
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--release", "address", required=True, help="Folder or address of the last release.")
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the data set, with the taxonomy as it is now.",
-)
+@release_option
+@data_option
 @click.option(
     "--new",
     required=True,
@@ -42,8 +38,8 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     help="File of new labelled products, .jsonl(.gz) or .parquet; may come again. Of one product "
     "the last label counts.",
 )
-@click.option("--out", required=True, callback=local_path, help="Folder of the new release.")
-@click.option("--version", help="Of the new release; the old one's, one higher, where not given.")
+@new_release_option
+@version_option
 @click.option(
     "--recipe", help="How to train; where not given the usual one of the release's architecture."
 )

@@ -26,10 +26,17 @@ from models.release_writing import write_release
 from training import metrics
 from training.abstention import CALIBRATION_FILE, Promise, fit_abstention, read_abstention
 from training.data import DataError, DataSet
+from training.options import (
+    data_option,
+    device_option,
+    new_release_option,
+    release_option,
+    version_option,
+)
 from training.predictions import predict_products
 from training.processes import Processes, one_process
 from training.recipe import FETCHED_RELEASES, By
-from training.successor import local_path, refuse_same, version_after
+from training.successor import refuse_same, version_after
 
 __all__ = ["rethreshold", "rethreshold_command"]
 
@@ -115,15 +122,10 @@ def rethreshold(
 
 
 @click.command("rethreshold")
-@click.option("--release", "address", required=True, help="Folder or address of a release.")
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with the valid split.",
-)
-@click.option("--out", required=True, callback=local_path, help="Folder of the new release.")
-@click.option("--version", help="Of the new release; the old one's, one higher, where not given.")
+@release_option
+@data_option
+@new_release_option
+@version_option
 @click.option("--target", type=click.FloatRange(0, 1), help="Accuracy that what is assigned has.")
 @click.option(
     "--confidence",
@@ -133,7 +135,7 @@ def rethreshold(
 @click.option(
     "--by", type=click.Choice(["department", "overall"]), help="Whose threshold it is to be."
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
+@device_option
 def rethreshold_command(
     address: str,
     data: Path,
@@ -144,7 +146,7 @@ def rethreshold_command(
     by: str | None,
     device: str,
 ) -> None:
-    """Set the thresholds of categories anew on valid: a new release, with nothing trained.
+    """Set the thresholds of categories anew on the data set's valid split; nothing is trained.
 
     What is not given stays as the release has it.
     """

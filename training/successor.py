@@ -1,25 +1,13 @@
-"""What commands that make a release from another have in common: where it goes, its version."""
+"""A release that is made from another: its version and its id."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
-
-import click
 
 from models.errors import SortimentError
 from models.release import Release
-from training.recipe import local_folder
 
-__all__ = ["local_path", "next_version", "refuse_same", "version_after"]
-
-
-def local_path(ctx: click.Context, param: click.Parameter, value: str) -> Path:
-    """An option's callback: a folder of this machine, not an address."""
-    try:
-        return Path(local_folder(value))
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+__all__ = ["next_version", "refuse_same", "version_after"]
 
 
 def version_after(old: Release, given: str | None) -> str:

@@ -37,12 +37,20 @@ _FOLDER = Path(__file__).parent / "tables"
 _NOT_A_MATTER = ("about", "cache", "device", "out", "progress", "resume", "tensorboard")
 
 
+class _Row(Protocol):
+    @property
+    def key(self) -> str: ...
+
+
+Row = TypeVar("Row", bound=_Row)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """A comparison as it was asked for, whatever its table holds.
 
     Attributes:
-        settings: ``key=value``, for the recipe of every row.
+        settings: ``key=value``, for the recipe of every row, or ``row:key=value``, for one row's.
         data: folder of the data set. out: of rows and pages.
         recipe: instead of the table's. rows: keys; none: all. split: to measure on.
         hardware: what it ran on, for people. notes: Markdown for the end of the page.
@@ -71,22 +79,42 @@ class Asked:
         command += [f"{key}={value}" for key, value in own.items()]
         for setting in self.settings:
             key, _, value = setting.partition("=")
-            if key not in _NOT_A_MATTER:
+            if key.rpartition(":")[2] not in _NOT_A_MATTER:
                 command.append(f"{key}={_elsewhere(value)}")
         return shlex.join(command)
+
+    def chosen(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows that were asked for, in the table's order.
+
+        Raises:
+            SortimentError: a key is no row's, or stands twice; or a setting's row is none.
+        """
+        keys = [row.key for row in rows]
+        for setting in self.settings:
+            row = _row_of(setting)
+            if row and row not in keys:
+                raise SortimentError(f"{setting}: {row} is none of {', '.join(keys)}")
+        return chosen_rows(rows, self.rows)
+
+    def settings_of(self, key: str) -> list[str]:
+        """Of the row alone."""
+        mine = [setting for setting in self.settings if _row_of(setting) == key]
+        return [setting.partition(":")[2] for setting in mine]
+
+    def settings_of_all(self) -> list[str]:
+        """Of every row."""
+        return [setting for setting in self.settings if not _row_of(setting)]
+
+
+def _row_of(setting: str) -> str:
+    """``bert`` of ``bert:seed=2``; empty for ``seed=2``."""
+    row, colon, _ = setting.partition("=")[0].partition(":")
+    return row if colon else ""
 
 
 def _elsewhere(value: str) -> str:
     """A path of this machine by its last part."""
     return Path(value).name if Path(value).is_absolute() else value
-
-
-class _Row(Protocol):
-    @property
-    def key(self) -> str: ...
-
-
-Row = TypeVar("Row", bound=_Row)
 
 
 def read_table(name: str, kind: str | None = None) -> dict[str, Any]:
@@ -135,9 +163,10 @@ def row_recipe(asked: Asked, recipe: str, key: str, settings: Sequence[str]) -> 
     """The recipe of a row.
 
     Args:
-        settings: the row's own, on top of those that were asked for.
+        settings: the row's own, on top of those that were asked for of every row; those that were
+            asked for of this row are on top of them.
     """
-    given = [f"data={asked.data}", *asked.settings, *settings]
+    given = [f"data={asked.data}", *asked.settings_of_all(), *settings, *asked.settings_of(key)]
     made = load_recipe(recipe, [*given, f"out={row_folder(asked.out, key)}"])
     return replace(made, name=f"{made.name}-{key}")
 

@@ -18,7 +18,8 @@ from tests.services import Topics
 from tests.streams import Group, Inputs
 from tests.tiny_encoder import save_tiny_bert
 from tests.tiny_shop import write_shop
-from training.recipe import FlagshipSettings, LoopSettings, Rates, Recipe
+from tests.trained_shop import shop_recipe
+from training.recipe import FlagshipSettings, LoopSettings, Rates
 from training.refresh_cli import refresh_command
 from training.run import run
 from worker.local.worker_process import WorkerProcess
@@ -82,25 +83,17 @@ async def test_corrections_become_a_release_that_a_worker_serves(
         assert line["correction"]["offset"] < ends[line["correction"]["partition"]]
 
     data = write_shop(tmp_path / "data")
-    encoder = save_tiny_bert(tmp_path / "encoder")
-    first = Recipe(
-        about="",
-        data=data,
-        out=tmp_path / "releases" / "1",
-        name="shop",
-        cache=tmp_path / "cache",
-        progress=False,
-        system=FlagshipSettings(
-            kind="flagship",
-            encoder=str(encoder),
-            max_tokens=24,
-            hash_buckets=2048,
-            bag_dim=16,
-            rates=Rates(heads=1e-2, bag=5e-2),
-        ),
-        train=LoopSettings(epochs=6, batch_size=16),
+    system = FlagshipSettings(
+        kind="flagship",
+        encoder=str(save_tiny_bert(tmp_path / "encoder")),
+        max_tokens=24,
+        hash_buckets=2048,
+        bag_dim=16,
+        rates=Rates(heads=1e-2, bag=5e-2),
     )
-    run(replace(first), lambda line: None)
+    first = shop_recipe(data, tmp_path, system, LoopSettings(epochs=6, batch_size=16))
+    first = replace(first, out=tmp_path / "releases" / "1")
+    run(first, lambda line: None)
     out = tmp_path / "releases" / "2"
     given = ["--release", first.out, "--data", data, "--new", snapshot, "--out", out]
     given += [f"cache={tmp_path / 'cache'}", "train.batch_size=16", "progress=false"]

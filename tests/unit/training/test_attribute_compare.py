@@ -13,7 +13,6 @@ from models.loading import load_predictor
 from models.release import read_release
 from tests.tiny_encoder import save_tiny_bert
 from tests.tiny_flagship import tiny_flagship
-from tests.tiny_shop import write_shop
 from training.attribute_compare import compare_attributes
 from training.attribute_table import load_attribute_table
 from training.data import DataSet
@@ -22,11 +21,6 @@ from training.table_rows import Asked
 
 TABLE = "ave-label-masking"
 ROWS = ["bert", "leaf", "top", "masking"]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shop(tmp_path_factory.mktemp("shop") / "data")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 from models.loading import load_predictor, run_self_check
 from models.release import read_release
 from tests.tiny_encoder import save_tiny_bert
-from tests.tiny_shop import write_shop
+from tests.trained_shop import shop_recipe
 from training.ave_bert import AveBertLearner, AveBertSystem
 from training.data import DataSet
 from training.evaluate import evaluate
@@ -27,28 +27,19 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_bert(tmp_path_factory.mktemp("encoder"), hidden=32)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shop(tmp_path_factory.mktemp("shop") / "data")
-
-
 @pytest.fixture
 def recipe(data: Path, encoder: Path, tmp_path: Path) -> Recipe:
-    return Recipe(
-        about="",
-        data=data,
-        out=tmp_path / "release",
-        name="ave",
-        cache=tmp_path / "cache",
-        seed=5,
-        system=AveBertSettings(
+    return shop_recipe(
+        data,
+        tmp_path,
+        AveBertSettings(
             kind="ave_bert",
             encoder=str(encoder),
             max_tokens=24,
             cls_layers=3,
             learning_rate=3e-3,
         ),
-        train=LoopSettings(
+        LoopSettings(
             epochs=8,
             batch_size=8,
             patience=None,
@@ -57,6 +48,7 @@ def recipe(data: Path, encoder: Path, tmp_path: Path) -> Recipe:
             average_from=0.6,
             average_every=5,
         ),
+        name="ave",
     )
 
 

@@ -9,7 +9,6 @@ from click.testing import CliRunner
 
 from models.errors import SortimentError
 from tests.tiny_encoder import save_tiny_bert
-from tests.tiny_shop import write_shop
 from training.category_compare import (
     CategoryRow,
     CategoryTable,
@@ -22,11 +21,6 @@ from training.recipe import DhpcSettings
 from training.table_rows import Asked
 
 TABLE = "dhpc-amazon"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shop(tmp_path_factory.mktemp("shop") / "data")
 
 
 @pytest.fixture(scope="module")

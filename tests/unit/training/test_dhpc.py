@@ -18,7 +18,7 @@ from models.release import read_release
 from models.segments import SEGMENT_IDS
 from models.tokens import INPUT_IDS
 from tests.tiny_encoder import save_tiny_bert
-from tests.tiny_shop import write_shop
+from tests.trained_shop import shop_recipe
 from training import dhpc_learner
 from training import features as features_module
 from training.abstention import read_abstention
@@ -43,21 +43,12 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_bert(tmp_path_factory.mktemp("encoder"), layers=3, hidden=32)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shop(tmp_path_factory.mktemp("shop") / "data")
-
-
 @pytest.fixture
 def recipe(data: Path, encoder: Path, tmp_path: Path) -> Recipe:
-    return Recipe(
-        about="",
-        data=data,
-        out=tmp_path / "release",
-        name="dhpc",
-        cache=tmp_path / "cache",
-        seed=5,
-        system=DhpcSettings(
+    return shop_recipe(
+        data,
+        tmp_path,
+        DhpcSettings(
             kind="dhpc",
             encoder=str(encoder),
             max_tokens=24,
@@ -67,7 +58,8 @@ def recipe(data: Path, encoder: Path, tmp_path: Path) -> Recipe:
             head_rate=1e-2,
             embedding_rate=5e-2,
         ),
-        train=LoopSettings(epochs=6, batch_size=16),
+        LoopSettings(epochs=6, batch_size=16),
+        name="dhpc",
     )
 
 

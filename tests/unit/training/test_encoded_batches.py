@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from torch import Tensor
 from models.prepare import Prepared, Ragged
 from models.release import Release, read_release
 from tests.tiny_encoder import save_tiny_bert
-from tests.tiny_shop import write_shop
+from tests.trained_shop import shop_recipe
 from training.encoded_batches import EncodedBatches
-from training.recipe import AveBertSettings, LoopSettings, Recipe
+from training.recipe import AveBertSettings, LoopSettings
 from training.run import run
 
 
@@ -34,20 +35,16 @@ def batch_of(*rows: list[int]) -> Prepared:
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Release, Release]:
+def rows(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Release, Release]:
     """Releases of one frozen encoder, with and without masking."""
     folder = tmp_path_factory.mktemp("rows")
-    data = write_shop(folder / "data")
     encoder = save_tiny_bert(folder / "encoder", hidden=32)
     found = []
     for masking in (True, False):
-        recipe = Recipe(
-            about="",
-            data=data,
-            out=folder / str(masking),
-            name="row",
-            cache=folder / "cache",
-            system=AveBertSettings(
+        recipe = shop_recipe(
+            data,
+            folder / str(masking),
+            AveBertSettings(
                 kind="ave_bert",
                 encoder=str(encoder),
                 gear="frozen",
@@ -55,7 +52,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Release, Release]:
                 cls_layers=2,
                 masking=masking,
             ),
-            train=LoopSettings(epochs=1, batch_size=64, patience=None),
+            LoopSettings(epochs=1, batch_size=64, patience=None),
         )
         run(recipe, lambda _line: None)
         found.append(read_release(recipe.out))

@@ -23,7 +23,8 @@ from models.rivals import Rivals
 from tests.new_labels import labelled, write_changed_shop, write_lines
 from tests.releases import TAXONOMY, reseal
 from tests.tiny_encoder import save_tiny_bert
-from tests.tiny_shop import COLORS, write_shop
+from tests.tiny_shop import COLORS
+from tests.trained_shop import shop_recipe
 from training.abstention import CALIBRATION_FILE, read_abstention
 from training.cli import main
 from training.data import DataSet
@@ -46,28 +47,13 @@ def silent(_line: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shop(tmp_path_factory.mktemp("shop") / "data")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def first(shop: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+def first(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """A recipe whose release is there."""
     room = tmp_path_factory.mktemp("first")
-    recipe = Recipe(
-        about="",
-        data=shop,
-        out=room / "release",
-        name="shop",
-        cache=cache,
-        progress=False,
-        seed=5,
-        system=FlagshipSettings(
+    recipe = shop_recipe(
+        data,
+        room,
+        FlagshipSettings(
             kind="flagship",
             encoder=str(save_tiny_bert(room / "encoder")),
             max_tokens=24,
@@ -75,7 +61,7 @@ def first(shop: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             bag_dim=16,
             rates=Rates(heads=1e-2, bag=5e-2),
         ),
-        train=LoopSettings(epochs=6, batch_size=16),
+        LoopSettings(epochs=6, batch_size=16),
     )
     run(recipe, silent)
     return recipe
@@ -177,8 +163,8 @@ def wide(first: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 
 @pytest.fixture
-def changed_shop(shop: Path, tmp_path: Path) -> Path:
-    return write_changed_shop(shop, tmp_path / "changed")
+def changed_shop(data: Path, tmp_path: Path) -> Path:
+    return write_changed_shop(data, tmp_path / "changed")
 
 
 def test_rows_are_carried_over_by_id(first: Recipe, changed_shop: Path) -> None:
@@ -334,7 +320,7 @@ def test_an_interrupted_refresh_goes_on(
         assert torch.equal(resumed[name], tensor), name
 
 
-def test_what_cannot_be_refreshed(first: Recipe, shop: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_refreshed(first: Recipe, data: Path, tmp_path: Path) -> None:
     new = write_lines(tmp_path / "new.jsonl", zeppelins(5))
     recipe = replace(first, out=tmp_path / "2")
     with pytest.raises(SortimentError, match="shop/1 is there already"):
@@ -343,8 +329,8 @@ def test_what_cannot_be_refreshed(first: Recipe, shop: Path, tmp_path: Path) -> 
         with pytest.raises(SortimentError, match=f"{split} is learned from"):
             refresh(first.out, recipe, [new], compare_on=split, say=silent)
     bare = tmp_path / "bare"
-    shutil.copytree(shop, bare)
-    taxonomy = json.loads(gzip.decompress((shop / "taxonomy.json.gz").read_bytes()))
+    shutil.copytree(data, bare)
+    taxonomy = json.loads(gzip.decompress((data / "taxonomy.json.gz").read_bytes()))
     taxonomy |= {"attributes": [], "relevant": {}}
     (bare / "taxonomy.json.gz").write_bytes(gzip.compress(json.dumps(taxonomy).encode()))
     with pytest.raises(SortimentError, match="has an attribute model, the taxonomy has 0 labels"):

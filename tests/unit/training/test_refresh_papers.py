@@ -18,7 +18,7 @@ from models.loading import load_predictor, run_self_check
 from models.release import Release, read_release
 from tests.new_labels import labelled, write_changed_shop, write_lines
 from tests.tiny_encoder import save_tiny_bert
-from tests.trained_shop import train_on_shop
+from tests.trained_shop import shop_recipe, train_on_shop
 from training.ave_bert_refresh import RefreshedAveBert
 from training.cli import main
 from training.data import DataSet
@@ -60,19 +60,14 @@ def trained(tmp_path: Path) -> Trained:
 
     def call(system: Any, *, epochs: int = 1) -> tuple[Release, Recipe]:
         release, data = train_on_shop(tmp_path, system, epochs=epochs, batch_size=8)
-        recipe = Recipe(
-            about="",
-            data=write_changed_shop(data.directory, tmp_path / "changed"),
-            out=tmp_path / "2",
+        recipe = shop_recipe(
+            write_changed_shop(data.directory, tmp_path / "changed"),
+            tmp_path,
+            system,
+            LoopSettings(epochs=epochs, batch_size=8, patience=None),
             name=release.name,
-            version="2",
-            cache=tmp_path / "cache",
-            progress=False,
-            device="cpu",
-            system=system,
-            train=LoopSettings(epochs=epochs, batch_size=8, patience=None),
         )
-        return release, recipe
+        return release, replace(recipe, out=tmp_path / "2", version="2")
 
     return call
 

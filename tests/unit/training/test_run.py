@@ -20,6 +20,7 @@ from models.loading import load_predictor, run_self_check
 from models.release import read_release
 from tests.tiny_encoder import save_tiny_bert
 from tests.tiny_shop import write_shop
+from tests.trained_shop import shop_recipe
 from training.encoding import bundled_encoder
 from training.evaluate import evaluate
 from training.flagship_learner import FlagshipLearner
@@ -34,21 +35,12 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_bert(tmp_path_factory.mktemp("encoder"))
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shop(tmp_path_factory.mktemp("shop") / "data")
-
-
 @pytest.fixture
 def recipe(data: Path, encoder: Path, tmp_path: Path) -> Recipe:
-    return Recipe(
-        about="",
-        data=data,
-        out=tmp_path / "release",
-        name="flagship",
-        cache=tmp_path / "cache",
-        seed=5,
-        system=FlagshipSettings(
+    return shop_recipe(
+        data,
+        tmp_path,
+        FlagshipSettings(
             kind="flagship",
             encoder=str(encoder),
             max_tokens=24,
@@ -56,7 +48,8 @@ def recipe(data: Path, encoder: Path, tmp_path: Path) -> Recipe:
             bag_dim=16,
             rates=Rates(heads=1e-2, bag=5e-2, encoder=1e-3),
         ),
-        train=LoopSettings(epochs=6, batch_size=16),
+        LoopSettings(epochs=6, batch_size=16),
+        name="flagship",
     )
 
 

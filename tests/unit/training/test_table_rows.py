@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from models.errors import SortimentError
-from tests.tiny_shop import write_shop
-from training.recipe import FlagshipSettings, LoopSettings, Recipe
+from tests.trained_shop import shop_recipe
+from training.ablation_table import load_ablation_table
+from training.recipe import FlagshipSettings, LoopSettings
 from training.table_rows import Asked, read_table, row_recipe, train_row
 
 
@@ -53,6 +54,26 @@ def test_the_command_names_no_local_path() -> None:
     )
 
 
+def test_one_rows_settings_are_on_top_of_all() -> None:
+    settings = ["seed=2", "flat:seed=4", "limit=9", "a-0.9:limit=7", "flat:device=cpu"]
+    asked = Asked(table="flagship", data=Path("d"), out=Path("o"), settings=settings)
+    flat = row_recipe(asked, "flagship", "flat", ["seed=3"])
+    other = row_recipe(asked, "flagship", "a-0.9", ["seed=3"])
+    assert (flat.seed, flat.limit, other.seed, other.limit) == (4, 9, 3, 7)
+    assert asked.command("flagship").endswith("seed=2 flat:seed=4 limit=9 a-0.9:limit=7")
+
+
+@pytest.mark.parametrize("rows", [[], ["whole"]])
+def test_settings_of_a_row_that_the_table_lacks(rows: list[str]) -> None:
+    asked = Asked(
+        table="flagship", data=Path("d"), out=Path("o"), rows=rows, settings=["flta:seed=4"]
+    )
+    with pytest.raises(SortimentError, match="flta:seed=4: flta is none of whole, "):
+        asked.chosen(load_ablation_table("flagship").rows)
+    asked = replace(asked, settings=["flat:seed=4"])
+    assert {row.key for row in asked.chosen(load_ablation_table("flagship").rows)} >= set(rows)
+
+
 def test_the_rows_settings_are_on_top() -> None:
     asked = Asked(table="flagship", data=Path("d"), out=Path("o"), settings=["seed=2", "limit=9"])
     made = row_recipe(asked, "flagship", "a-0.9", ["seed=3"])
@@ -60,17 +81,10 @@ def test_the_rows_settings_are_on_top() -> None:
     assert made.out == Path("o/rows/a-0.9")
 
 
-def test_rows_whose_keys_have_dots_are_each_kept(tmp_path: Path) -> None:
-    recipe = Recipe(
-        about="",
-        name="shop",
-        data=write_shop(tmp_path / "data"),
-        out=tmp_path / "out" / "rows" / "beta-0.9-0",
-        cache=tmp_path / "cache",
-        system=FlagshipSettings(kind="flagship", encoder="none", hash_buckets=512, bag_dim=4),
-        train=LoopSettings(epochs=1, batch_size=64),
-        device="cpu",
-    )
+def test_rows_whose_keys_have_dots_are_each_kept(data: Path, tmp_path: Path) -> None:
+    system = FlagshipSettings(kind="flagship", encoder="none", hash_buckets=512, bag_dim=4)
+    recipe = shop_recipe(data, tmp_path, system, LoopSettings(epochs=1, batch_size=64))
+    recipe = replace(recipe, out=tmp_path / "out" / "rows" / "beta-0.9-0")
     other = replace(recipe, out=recipe.out.with_name("beta-0.9-1000"), seed=2)
     said: list[str] = []
     for each in (recipe, other, recipe, other):
