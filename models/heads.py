@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kernels import MaskedLinear
+from models.calibration import BELOW_ONE
 from models.device_masks import DeviceMasks
 from models.predictor import CategoryScores, LabelScores
 
@@ -73,10 +74,10 @@ class CascadeHead(nn.Module):
 
     @torch.inference_mode()
     def best(self, features: Tensor, top_k: int) -> CategoryScores:
-        """The ``min(top_k, C)`` best leaves of each product; equal scores: lowest row."""
+        """The ``min(top_k, C)`` best leaves of each product, below 1; equal scores: lowest row."""
         scores = self.log_scores(features).exp()
         rows = best_rows(scores, top_k)
-        top = scores.gather(1, rows).clamp_(max=1.0)
+        top = scores.gather(1, rows).clamp_(max=BELOW_ONE)
         return CategoryScores(rows.cpu().numpy(), top.cpu().numpy())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from models.release import Release, read_release
@@ -16,7 +17,7 @@ __all__ = ["shop_recipe", "train_on_shop"]
 def shop_recipe(
     data: Path, room: Path, system: SystemSettings, train: LoopSettings, *, name: str = "shop"
 ) -> Recipe:
-    """A recipe of a run on the CPU, all of whose files come to lie in ``room``."""
+    """A recipe of a run, all of whose files come to lie in ``room``."""
     return Recipe(
         about="",
         data=data,
@@ -24,7 +25,6 @@ def shop_recipe(
         name=name,
         cache=room / "cache",
         progress=False,
-        device="cpu",
         seed=5,
         system=system,
         train=train,
@@ -37,5 +37,5 @@ def train_on_shop(
     """The release, and the data set that it was trained on; both lie in ``folder``."""
     data = write_shop(folder / "shop")
     recipe = shop_recipe(data, folder, system, LoopSettings(epochs=epochs, batch_size=batch_size))
-    run(recipe, lambda _line: None)
+    run(replace(recipe, device="cpu"), lambda _line: None)
     return read_release(recipe.out), DataSet(data)

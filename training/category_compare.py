@@ -107,7 +107,8 @@ class CategoryTable:
         used = next((each.recipe for each in reversed(chain) if each.recipe), None)
         settings = [setting for each in chain for setting in each.settings]
         made = row_recipe(asked, used or asked.recipe or self.recipe, row.key, settings)
-        factor = float(np.prod([each.epochs for each in chain]))
+        given = any(each.startswith("train.epochs=") for each in asked.settings_of(row.key))
+        factor = 1.0 if given else float(np.prod([each.epochs for each in chain]))
         epochs = max(1, round(made.train.epochs * factor))
         return replace(made, train=replace(made.train, epochs=epochs))
 

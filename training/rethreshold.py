@@ -113,10 +113,10 @@ def rethreshold(
         examples=release.examples,
         metrics={
             **release.metrics,
-            "category_accuracy": float(right.mean()),
             "coverage": coverage,
             "assigned_accuracy": accuracy,
-            "products": float(len(items)),
+            # The other figures are of the products that training measured.
+            "thresholds_products": float(len(items)),
         },
     )
 

@@ -35,6 +35,8 @@ _FOLDER = Path(__file__).parent / "tables"
 # Settings that decide nothing of what a row becomes. Rows that were trained in several folders, or
 # on several machines, may be put together in one.
 _NOT_A_MATTER = ("about", "cache", "device", "out", "progress", "resume", "tensorboard")
+# Rows are compared on the same products by the same counts; names and folders are the table's.
+_OF_ALL_ROWS = ("data", "device", "limit", "name", "out")
 
 
 class _Row(Protocol):
@@ -79,7 +81,7 @@ class Asked:
         command += [f"{key}={value}" for key, value in own.items()]
         for setting in self.settings:
             key, _, value = setting.partition("=")
-            if key.rpartition(":")[2] not in _NOT_A_MATTER:
+            if _key_of(setting) not in _NOT_A_MATTER:
                 command.append(f"{key}={_elsewhere(value)}")
         return shlex.join(command)
 
@@ -87,13 +89,16 @@ class Asked:
         """The rows that were asked for, in the table's order.
 
         Raises:
-            SortimentError: a key is no row's, or stands twice; or a setting's row is none.
+            SortimentError: a key is no row's, or stands twice; or a setting's row is none, or
+                the setting is not for one row.
         """
         keys = [row.key for row in rows]
         for setting in self.settings:
             row = _row_of(setting)
             if row and row not in keys:
                 raise SortimentError(f"{setting}: {row} is none of {', '.join(keys)}")
+            if row and _key_of(setting) in _OF_ALL_ROWS:
+                raise SortimentError(f"{setting}: {_key_of(setting)} is the same for every row")
         return chosen_rows(rows, self.rows)
 
     def settings_of(self, key: str) -> list[str]:
@@ -110,6 +115,11 @@ def _row_of(setting: str) -> str:
     """``bert`` of ``bert:seed=2``; empty for ``seed=2``."""
     row, colon, _ = setting.partition("=")[0].partition(":")
     return row if colon else ""
+
+
+def _key_of(setting: str) -> str:
+    """``seed`` of ``bert:seed=2`` and of ``seed=2``."""
+    return setting.partition("=")[0].rpartition(":")[2]
 
 
 def _elsewhere(value: str) -> str:

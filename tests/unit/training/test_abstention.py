@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from models.calibration import BELOW_ONE, calibrated
 from models.errors import ReleaseError
+from models.heads import CascadeHead
 from models.noop import noop_release
 from models.release import read_release
 from tests.releases import TAXONOMY, reseal
@@ -88,6 +91,16 @@ def test_wilsons_bound(right: int, target: float, assigned: bool) -> None:
         Promise(target, "overall", 0.95),
     )
     assert found == (0 if assigned else 1)
+
+
+def test_one_refuses_every_score_that_is_given() -> None:
+    head = CascadeHead(2, [0, 0, 1])
+    assert float(np.nextafter(np.float32(1), np.float32(0))) == BELOW_ONE
+    sure = calibrated(torch.tensor([1.0, 0.999999]), torch.tensor([50.0, 9.0]))
+    assert (sure < 1).all() and (sure > 0.9999).all()
+    with torch.no_grad():
+        head.leaf.bias[1] = head.department.bias[0] = 99.0
+    assert head.best(torch.zeros(1, 2), 1).scores[0, 0] == BELOW_ONE
 
 
 def test_calibrated_shares_never_fall_as_the_score_rises() -> None:

@@ -111,6 +111,14 @@ def test_a_row_stands_on_another(data: Path) -> None:
         )
 
 
+def test_epochs_that_are_asked_for_of_a_row_are_its_epochs(data: Path) -> None:
+    table = load_category_table(TABLE)
+    settings = ["train.epochs=50", "plain:train.epochs=12"]
+    asked = Asked(table=TABLE, data=data, out=Path("o"), settings=settings)
+    epochs = {key: table.recipe_of(table.row(key), asked).train.epochs for key in ("plain", "dhpc")}
+    assert epochs == {"plain": 12, "dhpc": 50}
+
+
 def test_every_row_has_a_recipe(data: Path) -> None:
     table = load_category_table(TABLE)
     asked = Asked(table=TABLE, data=data, out=Path("o"))

@@ -67,7 +67,7 @@ def trained(tmp_path: Path) -> Trained:
             LoopSettings(epochs=epochs, batch_size=8, patience=None),
             name=release.name,
         )
-        return release, replace(recipe, out=tmp_path / "2", version="2")
+        return release, replace(recipe, out=tmp_path / "2", version="2", device="cpu")
 
     return call
 

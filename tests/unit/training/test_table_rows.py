@@ -55,23 +55,26 @@ def test_the_command_names_no_local_path() -> None:
 
 
 def test_one_rows_settings_are_on_top_of_all() -> None:
-    settings = ["seed=2", "flat:seed=4", "limit=9", "a-0.9:limit=7", "flat:device=cpu"]
+    settings = ["seed=2", "flat:seed=4", "limit=9", "a-0.9:version=7", "flat:cache=c"]
     asked = Asked(table="flagship", data=Path("d"), out=Path("o"), settings=settings)
     flat = row_recipe(asked, "flagship", "flat", ["seed=3"])
     other = row_recipe(asked, "flagship", "a-0.9", ["seed=3"])
-    assert (flat.seed, flat.limit, other.seed, other.limit) == (4, 9, 3, 7)
-    assert asked.command("flagship").endswith("seed=2 flat:seed=4 limit=9 a-0.9:limit=7")
+    assert (flat.seed, flat.version, other.seed, other.version) == (4, "1", 3, "7")
+    assert asked.command("flagship").endswith("seed=2 flat:seed=4 limit=9 a-0.9:version=7")
 
 
 @pytest.mark.parametrize("rows", [[], ["whole"]])
-def test_settings_of_a_row_that_the_table_lacks(rows: list[str]) -> None:
+def test_what_is_no_setting_of_a_row(rows: list[str]) -> None:
+    table = load_ablation_table("flagship")
     asked = Asked(
         table="flagship", data=Path("d"), out=Path("o"), rows=rows, settings=["flta:seed=4"]
     )
     with pytest.raises(SortimentError, match="flta:seed=4: flta is none of whole, "):
-        asked.chosen(load_ablation_table("flagship").rows)
-    asked = replace(asked, settings=["flat:seed=4"])
-    assert {row.key for row in asked.chosen(load_ablation_table("flagship").rows)} >= set(rows)
+        asked.chosen(table.rows)
+    with pytest.raises(SortimentError, match="flat:limit=4: limit is the same for every row"):
+        replace(asked, settings=["flat:limit=4"]).chosen(table.rows)
+    found = replace(asked, settings=["flat:seed=4"]).chosen(table.rows)
+    assert [row.key for row in found] == (rows or [row.key for row in table.rows])
 
 
 def test_the_rows_settings_are_on_top() -> None:
@@ -84,7 +87,7 @@ def test_the_rows_settings_are_on_top() -> None:
 def test_rows_whose_keys_have_dots_are_each_kept(data: Path, tmp_path: Path) -> None:
     system = FlagshipSettings(kind="flagship", encoder="none", hash_buckets=512, bag_dim=4)
     recipe = shop_recipe(data, tmp_path, system, LoopSettings(epochs=1, batch_size=64))
-    recipe = replace(recipe, out=tmp_path / "out" / "rows" / "beta-0.9-0")
+    recipe = replace(recipe, out=tmp_path / "out" / "rows" / "beta-0.9-0", device="cpu")
     other = replace(recipe, out=recipe.out.with_name("beta-0.9-1000"), seed=2)
     said: list[str] = []
     for each in (recipe, other, recipe, other):
