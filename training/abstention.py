@@ -66,6 +66,14 @@ class Promise:
         """What a recipe asks for."""
         return cls(settings.target_accuracy, settings.abstention, settings.target_confidence)
 
+    def unkept(self, products: float) -> str:
+        """What to tell people where no threshold keeps it on so many valid products."""
+        return (
+            f"nothing is assigned, all goes to review: {products:,.0f} valid products show no "
+            f"score from which {self.target:g} are right with a confidence of {self.confidence:g}; "
+            "give more of them, a lower target, or a confidence of 0.5 (the expected accuracy)"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class DepartmentThreshold:

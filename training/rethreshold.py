@@ -164,6 +164,8 @@ def rethreshold_command(
             device=Processes(device).device,
             advance=bar.update,
         )
+    if new.metrics["coverage"] == 0:
+        click.echo(promise.unkept(new.metrics["thresholds_products"]))
     click.echo(
         f"on valid, by which they were set, {new.metrics['coverage']:.1%} of the products are "
         f"assigned, {new.metrics['assigned_accuracy']:.1%} of these right"

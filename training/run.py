@@ -19,13 +19,14 @@ from tqdm import tqdm
 
 from models.errors import SortimentError
 from models.manifest import Manifest
+from training.abstention import Promise
 from training.changes import Changes
 from training.data import DataSet
 from training.loop import train
 from training.loop_state import Outcome
 from training.prepared import SplitOnDisk, prepare_split
 from training.processes import Processes
-from training.recipe import Recipe
+from training.recipe import AveBertSettings, Recipe
 from training.scalars import Scalars
 from training.system import Job, System, make_system
 
@@ -81,6 +82,9 @@ def run(recipe: Recipe, say: Say = print) -> RunReport | None:
         processes.wait()
         return None
     metrics = fitted.system.publish(recipe.out, fitted.outcome.epochs)
+    settings = recipe.system
+    if not isinstance(settings, AveBertSettings) and metrics.get("coverage") == 0:
+        say(Promise.of(settings).unkept(metrics["products"]))
     fitted.checkpoint.unlink(missing_ok=True)
     clock.lap("publish")
     processes.wait()

@@ -149,8 +149,26 @@ def test_the_command_keeps_what_is_not_given(
     assert ended.value.code == 0
     told = capsys.readouterr().out
     assert "release shop/2" in told and "of these right" in told
+    assert "nothing is assigned" not in told
     wanted = promise_of(old)
     assert promise_of(read_release(tmp_path / "new")) == Promise(wanted.target, wanted.by, 0.6)
+
+
+def test_a_promise_that_cannot_be_kept_is_told(
+    trained: Trained,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    old, data = trained
+    command = ["sortiment-train", "rethreshold", "--release", str(old.directory)]
+    command += ["--data", str(data.directory), "--out", str(tmp_path / "new"), "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", [*command, "--target", "0.99", "--confidence", "0.99"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert "nothing is assigned" in told and "90 valid products" in told
 
 
 def test_a_release_without_a_promise_is_given_all_of_one(

@@ -250,6 +250,15 @@ def test_odd_data_is_counted_and_said(encoder: Path, recipe: Recipe, tmp_path: P
         assert f"training: {part}" in text
 
 
+def test_a_promise_that_so_few_products_cannot_show_is_told(recipe: Recipe) -> None:
+    assert isinstance(recipe.system, FlagshipSettings)
+    said: list[str] = []
+    system = replace(recipe.system, target_accuracy=0.99)
+    report = fit(replace(recipe, system=system), said.append)
+    assert report.metrics["coverage"] == 0
+    assert said[-1].startswith("nothing is assigned, all goes to review: 60 valid products show")
+
+
 def test_nothing_of_the_taxonomy_is_an_error(recipe: Recipe, tmp_path: Path) -> None:
     data = write_shop(tmp_path / "data")
     line = json.dumps({"product_id": 1, "title": "x", "category": "attic"}) + "\n"
