@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from demo import trained
+from demo.run import _CATALOG_TARGET_ACCURACY
 from demo.trained import Training
+from training.abstention import Promise, lowest_score
+from training.recipe import FlagshipSettings
+from training.recipe_files import load_recipe
 
 
 @pytest.fixture
@@ -76,3 +81,18 @@ def test_only_the_last_used_are_kept(tmp_path: Path) -> None:
         os.utime(tmp_path / str(number), (number, number))
     trained._prune(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3", "4", "5"]
+
+
+def test_so_few_valid_products_show_what_the_demo_promises() -> None:
+    """Else all that it sends goes to review."""
+    target = f"system.target_accuracy={_CATALOG_TARGET_ACCURACY}"
+    system = load_recipe("demo", ["data=.", "out=.", target]).system
+    assert isinstance(system, FlagshipSettings)
+    random = np.random.default_rng(0)
+    # As on the sample catalog: of five products four are easy, none is certain.
+    easy = random.random(400) < 0.85
+    scores = np.where(easy, random.uniform(0.955, 1, 400), random.uniform(0.3, 0.9, 400))
+    right = random.random(400) < scores
+    assert 0.9 < right.mean() < 0.94
+    threshold = lowest_score(scores.astype(np.float32), right, Promise.of(system))
+    assert (scores >= threshold).mean() > 0.5
