@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 import pytest
 import torch
+from click.testing import CliRunner, Result
 
 from models.errors import ReleaseError, SortimentError
 from models.loading import load_predictor, run_self_check
@@ -21,10 +22,9 @@ from tests.tiny_encoder import save_tiny_bert
 from tests.tiny_shop import LEAVES, write_shop
 from tests.trained_shop import shop_recipe
 from training.abstention import CALIBRATION_FILE, Promise, read_abstention
-from training.cli import main
 from training.data import DataError, DataSet
 from training.recipe import FlagshipSettings, LoopSettings
-from training.rethreshold import rethreshold
+from training.rethreshold import rethreshold, rethreshold_command
 from training.run import run
 
 CPU = torch.device("cpu")
@@ -134,63 +134,37 @@ def test_a_lower_target_assigns_more(trained: Trained, tmp_path: Path) -> None:
     assert 0 < shares[0] <= shares[1] < shares[2] == 1
 
 
-def test_the_command_keeps_what_is_not_given(
-    trained: Trained,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def command(old: Path, data: DataSet, out: Path, *options: str) -> Result:
+    given = ["--release", str(old), "--data", str(data.directory), "--out", str(out)]
+    return CliRunner().invoke(rethreshold_command, [*given, "--device", "cpu", *options])
+
+
+def test_the_command_keeps_what_is_not_given(trained: Trained, tmp_path: Path) -> None:
     old, data = trained
-    command = ["sortiment-train", "rethreshold", "--release", str(old.directory)]
-    command += ["--data", str(data.directory), "--out", str(tmp_path / "new"), "--device", "cpu"]
-    monkeypatch.setattr("sys.argv", [*command, "--confidence", "0.6"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
-    told = capsys.readouterr().out
-    assert "release shop/2" in told and "of these right" in told
-    assert "nothing is assigned" not in told
+    done = command(old.directory, data, tmp_path / "new", "--confidence", "0.6")
+    assert done.exit_code == 0, done.output
+    assert "release shop/2" in done.output and "of these right" in done.output
+    assert "nothing is assigned" not in done.output
     wanted = promise_of(old)
     assert promise_of(read_release(tmp_path / "new")) == Promise(wanted.target, wanted.by, 0.6)
 
 
-def test_a_promise_that_cannot_be_kept_is_told(
-    trained: Trained,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_promise_that_cannot_be_kept_is_told(trained: Trained, tmp_path: Path) -> None:
     old, data = trained
-    command = ["sortiment-train", "rethreshold", "--release", str(old.directory)]
-    command += ["--data", str(data.directory), "--out", str(tmp_path / "new"), "--device", "cpu"]
-    monkeypatch.setattr("sys.argv", [*command, "--target", "0.99", "--confidence", "0.99"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
-    told = capsys.readouterr().out
-    assert "nothing is assigned" in told and "90 valid products" in told
+    options = ["--target", "0.99", "--confidence", "0.99"]
+    done = command(old.directory, data, tmp_path / "new", *options)
+    assert done.exit_code == 0, done.output
+    assert "nothing is assigned" in done.output and "90 valid products" in done.output
 
 
-def test_a_release_without_a_promise_is_given_all_of_one(
-    trained: Trained,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_release_without_a_promise_is_given_all_of_one(trained: Trained, tmp_path: Path) -> None:
     _, data = trained
-    noop_release(tmp_path / "old", data.taxonomy)
-    command = ["sortiment-train", "rethreshold", "--release", str(tmp_path / "old")]
-    command += ["--data", str(data.directory), "--out", str(tmp_path / "new"), "--device", "cpu"]
-    command += ["--target", "0.2", "--by", "overall"]
-    monkeypatch.setattr("sys.argv", command)
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 1
-    assert "give --target, --confidence and --by" in capsys.readouterr().err
-    monkeypatch.setattr("sys.argv", [*command, "--confidence", "0.7"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
+    old = noop_release(tmp_path / "old", data.taxonomy).directory
+    options = ["--target", "0.2", "--by", "overall"]
+    refused = command(old, data, tmp_path / "new", *options)
+    assert "give --target, --confidence and --by" in str(refused.exception)
+    done = command(old, data, tmp_path / "new", *options, "--confidence", "0.7")
+    assert done.exit_code == 0, done.output
     assert promise_of(read_release(tmp_path / "new")) == Promise(0.2, "overall", 0.7)
 
 
