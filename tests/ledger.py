@@ -17,7 +17,7 @@ from models.taxonomy import Taxonomy
 from tests.services import Record, TopicReader, WorkerTopics
 from tests.streams import Inputs, Place
 
-__all__ = ["Outputs", "audit", "by_place", "headers_of"]
+__all__ = ["Ledger", "Outputs", "audit", "by_place", "headers_of"]
 
 _SCHEMAS = Path(__file__).parents[1] / "docs" / "schemas"
 
@@ -113,6 +113,28 @@ def audit(
         _repeats(outputs.attributes, living, "attributes"),
         _repeats(outputs.dead_letters, dead, "dead letters"),
     )
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What was sent to a worker, and what it made of it."""
+
+    inputs: Inputs
+    taxonomy: Taxonomy
+    names: WorkerTopics
+    read_all: TopicReader
+
+    async def read(self) -> Outputs:
+        """All three output topics as they are now."""
+        return await Outputs.read(self.read_all, self.names)
+
+    async def audit(self, **options: Any) -> Repeats:
+        """``audit`` of what is there now."""
+        return self.check(await self.read(), **options)
+
+    def check(self, outputs: Outputs, **options: Any) -> Repeats:
+        """``audit`` of outputs that were read before."""
+        return audit(self.inputs, outputs, self.taxonomy, **options)
 
 
 def headers_of(record: Record) -> dict[str, str]:

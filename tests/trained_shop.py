@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from models.release import Release, read_release
 from tests.tiny_shop import write_shop
 from training.data import DataSet
-from training.recipe import LoopSettings, Recipe, SystemSettings
+from training.recipe import FlagshipSettings, LoopSettings, Rates, Recipe, SystemSettings
 from training.run import run
 
-__all__ = ["shop_recipe", "train_on_shop"]
+__all__ = ["shop_recipe", "small_flagship", "train_on_shop"]
+
+
+def small_flagship(encoder: Path | None = None, **changes: Any) -> FlagshipSettings:
+    """What learns the shop in a few epochs: a bag of few buckets, with an encoder or without."""
+    settings = FlagshipSettings(
+        kind="flagship",
+        encoder="none" if encoder is None else str(encoder),
+        max_tokens=24,
+        hash_buckets=2048,
+        bag_dim=16,
+        rates=Rates(heads=1e-2, bag=5e-2),
+    )
+    return replace(settings, **changes)
 
 
 def shop_recipe(

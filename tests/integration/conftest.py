@@ -14,7 +14,7 @@ from models.release import Release
 from models.taxonomy import Taxonomy
 from tests.catalog import small_taxonomy
 from tests.control_reader import Control
-from tests.ledger import Outputs
+from tests.ledger import Ledger
 from tests.proxy import Proxy
 from tests.services import TopicReader, WorkerTopics
 from tests.streams import Group, Inputs
@@ -33,6 +33,12 @@ def taxonomy() -> Taxonomy:
 def noop(tmp_path_factory: pytest.TempPathFactory, taxonomy: Taxonomy) -> Path:
     """The directory of release noop/1."""
     return noop_release(tmp_path_factory.mktemp("releases") / "noop", taxonomy).directory
+
+
+@pytest.fixture
+def second(tmp_path: Path, taxonomy: Taxonomy) -> Path:
+    """The directory of release noop/2."""
+    return noop_release(tmp_path / "second", taxonomy, version="2").directory
 
 
 @pytest.fixture
@@ -106,13 +112,11 @@ def group(kafka: LocalKafka, worker_topics: WorkerTopics, group_id: str) -> Grou
 
 
 @pytest.fixture
-def read_outputs(read_all: TopicReader, worker_topics: WorkerTopics) -> Callable[[], object]:
-    """``await read_outputs()``: all three output topics as they are now."""
-
-    async def read() -> Outputs:
-        return await Outputs.read(read_all, worker_topics)
-
-    return read
+def ledger(
+    inputs: Inputs, taxonomy: Taxonomy, worker_topics: WorkerTopics, read_all: TopicReader
+) -> Ledger:
+    """What was sent to the worker, and what is in its three output topics."""
+    return Ledger(inputs, taxonomy, worker_topics, read_all)
 
 
 @pytest.fixture

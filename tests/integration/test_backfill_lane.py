@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import orjson
@@ -12,13 +11,11 @@ from aiokafka import AIOKafkaProducer
 from models.taxonomy import Taxonomy
 from tests.catalog import products
 from tests.hot_path_runs import HotPathRun, load_serving, sample
-from tests.ledger import Outputs, audit, headers_of
+from tests.ledger import Ledger, Outputs, audit, headers_of
 from tests.polling import until
 from tests.services import Record, TopicReader, Topics, WorkerTopics
 from tests.streams import Group, Inputs, make_topic
 from worker.local.kafka import LocalKafka
-
-ReadOutputs = Callable[[], Awaitable[Outputs]]
 
 PARTITIONS = 2
 MAX_IN_FLIGHT = 400
@@ -80,7 +77,7 @@ async def test_the_backfill_stands_still_until_nothing_live_waits(
     past: Inputs,
     group: Group,
     past_group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     await past.send([*products(2_000), (b"bad", b"{")])
     await live.send(products(4_000, start=10_000))
@@ -93,7 +90,7 @@ async def test_the_backfill_stands_still_until_nothing_live_waits(
             lambda: None if sample(run.metrics, "backfill_held") == 0 else "held", 30, "not held"
         )
 
-    outputs = await read_outputs()
+    outputs = await ledger.read()
     (bad,) = (place for place, event in past.events.items() if event == (b"bad", b"{"))
     assert not audit(live, of(outputs, live.topic), taxonomy, partitions=PARTITIONS).places
     dead = {bad: "invalid_json"}
@@ -116,7 +113,7 @@ async def test_live_products_overtake_a_backfill_that_is_under_way(
     past: Inputs,
     group: Group,
     past_group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     await past.send(products(2_000))
     async with HotPathRun(settings | {"backfill_poll_records": 1}, load_serving(noop)):
@@ -131,7 +128,7 @@ async def test_live_products_overtake_a_backfill_that_is_under_way(
         assert sum(behind) > 0
         await past_group.caught_up()
 
-    outputs = await read_outputs()
+    outputs = await ledger.read()
     for inputs in (live, past):
         found = of(outputs, inputs.topic)
         assert not audit(inputs, found, taxonomy, partitions=PARTITIONS).places
@@ -145,7 +142,7 @@ async def test_workers_that_come_and_go_share_the_backfill(
     past: Inputs,
     group: Group,
     past_group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     await past.send(products(4_000))
     serving = load_serving(noop)
@@ -157,7 +154,7 @@ async def test_workers_that_come_and_go_share_the_backfill(
         await group.caught_up()
         await past_group.caught_up()
 
-    outputs = await read_outputs()
+    outputs = await ledger.read()
     for inputs in (live, past):
         found = of(outputs, inputs.topic)
         assert not audit(inputs, found, taxonomy, partitions=PARTITIONS).places

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,19 +13,17 @@ from confluent_kafka.admin import AdminClient
 
 from demo.catalog.build import write_catalog
 from models.noop import noop_release
-from models.taxonomy import Taxonomy, load_taxonomy
+from models.taxonomy import load_taxonomy
 from tests.chaos.cells import Cell
 from tests.chaos.feed import load_products
 from tests.chaos.run import Bench, run_cell
 from tests.chaos.verdict import Verdict
 from tests.hot_path_runs import HotPathRun, goes_on, load_serving, says
-from tests.ledger import Outputs, audit
+from tests.ledger import Ledger
 from tests.services import WorkerTopics
 from tests.streams import Feeder, Group, Inputs, alter_topic
 from worker.local.kafka import LocalKafka
 from worker.local.kafka_cluster import KafkaCluster, start_cluster
-
-ReadOutputs = Callable[[], Awaitable[Outputs]]
 
 PRODUCTS = 400
 PARTITIONS = 3
@@ -103,10 +101,9 @@ async def test_the_coordinator_goes_and_outputs_that_the_others_refuse_are_waite
     settings: dict[str, object],
     worker_topics: WorkerTopics,
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with HotPathRun(settings, load_serving(noop)) as run:
@@ -127,7 +124,7 @@ async def test_the_coordinator_goes_and_outputs_that_the_others_refuse_are_waite
         await group.caught_up()
         assert not run.hot_path.not_ready()
 
-    assert not audit(inputs, await read_outputs(), taxonomy, partitions=PARTITIONS).places
+    assert not (await ledger.audit(partitions=PARTITIONS)).places
 
 
 def _coordinator(cluster: KafkaCluster, group: Group) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner
 
 from tests.commands import command
-from tests.ledger import Outputs
+from tests.ledger import Ledger
 from tests.services import Topics
 from tests.streams import Group, Inputs
 from tests.tiny_encoder import save_tiny_bert
 from tests.tiny_shop import write_shop
-from tests.trained_shop import shop_recipe
-from training.recipe import FlagshipSettings, LoopSettings, Rates
+from tests.trained_shop import shop_recipe, small_flagship
+from training.recipe import LoopSettings
 from training.refresh_cli import refresh_command
 from training.run import run
 from worker.local.worker_process import WorkerProcess
@@ -57,7 +57,7 @@ async def test_corrections_become_a_release_that_a_worker_serves(
     worker_process: Callable[..., WorkerProcess],
     inputs: Inputs,
     group: Group,
-    read_outputs: Callable[[], Awaitable[Outputs]],
+    ledger: Ledger,
     tmp_path: Path,
 ) -> None:
     await send(producer, corrections_topic, "c0", orjson.dumps(correction(0) | {"category": "x"}))
@@ -83,14 +83,7 @@ async def test_corrections_become_a_release_that_a_worker_serves(
         assert line["correction"]["offset"] < ends[line["correction"]["partition"]]
 
     data = write_shop(tmp_path / "data")
-    system = FlagshipSettings(
-        kind="flagship",
-        encoder=str(save_tiny_bert(tmp_path / "encoder")),
-        max_tokens=24,
-        hash_buckets=2048,
-        bag_dim=16,
-        rates=Rates(heads=1e-2, bag=5e-2),
-    )
+    system = small_flagship(save_tiny_bert(tmp_path / "encoder"))
     first = shop_recipe(data, tmp_path, system, LoopSettings(epochs=6, batch_size=16))
     first = replace(first, out=tmp_path / "releases" / "1")
     run(first, lambda line: None)
@@ -107,7 +100,7 @@ async def test_corrections_become_a_release_that_a_worker_serves(
         for number in range(4)
     )
     await group.caught_up(worker)
-    events = [orjson.loads(each.value or b"") for each in (await read_outputs()).categories]
+    events = [orjson.loads(each.value or b"") for each in (await ledger.read()).categories]
     assert [event["release"] for event in events] == ["shop/2"] * 4
     assert [event["category"]["id"] for event in events] == ["home/lamp"] * 4
 

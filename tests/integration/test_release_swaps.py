@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import orjson
 
 from models.release import Release
 from tests.catalog import products
-from tests.ledger import Outputs
+from tests.ledger import Ledger
 from tests.polling import until
 from tests.services import Record
 from tests.streams import Feeder, Group, Inputs, Place
@@ -30,7 +30,7 @@ async def test_swaps_under_load_lose_and_invent_nothing(
     settings: dict[str, object],
     inputs: Inputs,
     group: Group,
-    read_outputs: Callable[[], Awaitable[Outputs]],
+    ledger: Ledger,
     release: Callable[[str], Release],
 ) -> None:
     """A worker is made to go back and forth between two releases."""
@@ -55,7 +55,7 @@ async def test_swaps_under_load_lose_and_invent_nothing(
             await until(partial(_lacks_delivered, worker, place), 60, f"product after swap {swap}")
     await group.caught_up(worker)
 
-    outputs = await read_outputs()
+    outputs = await ledger.read()
     assert not outputs.dead_letters
     for records in (outputs.categories, outputs.attributes):
         released = _releases_by_place(records)

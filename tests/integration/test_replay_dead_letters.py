@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import orjson
@@ -15,15 +14,13 @@ from tests.brittle import POISON, BrittleEncoder, brittle
 from tests.catalog import product, seller_key
 from tests.commands import command
 from tests.hot_path_runs import HotPathRun, load_serving
-from tests.ledger import Outputs, headers_of
+from tests.ledger import Ledger, Outputs, headers_of
 from tests.services import TopicReader, Topics, WorkerTopics
 from tests.streams import Group, Inputs, make_topic
 from worker.events import dead_letter
 from worker.kafka import KafkaConfig
 from worker.local.kafka import LocalKafka
 from worker.topic_range import TopicRange
-
-ReadOutputs = Callable[[], Awaitable[Outputs]]
 
 FAILING = range(10)
 NUM_PRODUCTS = 40
@@ -68,7 +65,7 @@ async def test_round_trip(
     past: Inputs,
     group: Group,
     group_id: str,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
     tmp_path: Path,
 ) -> None:
     past_group = Group(kafka.bootstrap_servers, group_id, past.topic)
@@ -84,7 +81,7 @@ async def test_round_trip(
         await group.caught_up()
         await past_group.caught_up()
 
-    letters = (await read_outputs()).dead_letters
+    letters = (await ledger.read()).dead_letters
     assert len(letters) == 2 * len(FAILING) + 1
     counted = [r for r in letters if headers_of(r).get("original-sortiment-replays") == "1"]
     assert len(counted) == 1
@@ -106,7 +103,7 @@ async def test_round_trip(
     async with HotPathRun(settings, load_serving(good)):
         await group.caught_up()
         await past_group.caught_up()
-    outputs = await read_outputs()
+    outputs = await ledger.read()
     assert len(outputs.dead_letters) == len(letters)
     wanted = [
         (topic, f"p{number}", "noop/2" if number - start in FAILING else "noop/1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from models.noop import noop_release
 from models.release import Release
 from models.taxonomy import Taxonomy
 from tests.catalog import products, small_taxonomy
-from tests.ledger import Outputs, audit
+from tests.ledger import Ledger, Outputs, audit
 from tests.polling import until
 from tests.services import Record
 from tests.streams import Group, Inputs
@@ -60,7 +60,7 @@ async def test_a_new_attribute_and_new_masks_take_effect_without_a_restart(
     inputs: Inputs,
     group: Group,
     group_id: str,
-    read_outputs: Callable[[], Awaitable[Outputs]],
+    ledger: Ledger,
     releases: list[Release],
 ) -> None:
     await ensure_topics(config, names)
@@ -85,7 +85,7 @@ async def test_a_new_attribute_and_new_masks_take_effect_without_a_restart(
         await group.caught_up(worker)
         sent.append(part)
 
-    outputs = await read_outputs()
+    outputs = await ledger.read()
     for release, part in zip(releases, sent, strict=True):
         of_release = Outputs(
             _of(outputs.categories, release.id), _of(outputs.attributes, release.id), []

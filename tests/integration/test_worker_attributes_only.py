@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from models.loading import load_predictor, make_examples
 from models.taxonomy import Taxonomy
 from tests.catalog import Event, seller_key, varied_product
-from tests.ledger import Outputs, by_place
+from tests.ledger import Ledger, by_place
 from tests.streams import Group, Inputs
 from tests.tiny_ave_bert import tiny_ave_bert
 from worker.events import parse_event
@@ -26,7 +26,7 @@ async def test_each_product_gets_the_labels_of_its_claimed_category(
     taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: Callable[[], Awaitable[Outputs]],
+    ledger: Ledger,
     tmp_path: Path,
     classifiers: Any,
 ) -> None:
@@ -41,7 +41,7 @@ async def test_each_product_gets_the_labels_of_its_claimed_category(
     places = await inputs.send(events)
     await group.caught_up(worker)
 
-    outputs = await read_outputs()
+    outputs = await ledger.read()
     assert not outputs.categories
     found = by_place(outputs.attributes)
     assert len(outputs.dead_letters) == 4

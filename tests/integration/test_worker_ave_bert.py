@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from models.loading import Dtype, load_predictor, make_examples
-from tests.ledger import Outputs, by_place
+from tests.ledger import Ledger, by_place
 from tests.streams import Group, Inputs
 from tests.tiny_encoder import save_tiny_bert
 from tests.trained_shop import train_on_shop
@@ -36,7 +36,7 @@ async def test_labels_and_scores_are_those_of_evaluate(
     worker_process: Callable[..., WorkerProcess],
     inputs: Inputs,
     group: Group,
-    read_outputs: Callable[[], Awaitable[Outputs]],
+    ledger: Ledger,
     tmp_path: Path,
     changes: dict[str, Any],
     dtype: Dtype,
@@ -65,7 +65,7 @@ async def test_labels_and_scores_are_those_of_evaluate(
     events = [(each.product_id.encode(), orjson.dumps(asdict(each))) for each in claimed]
     places = await inputs.send(events)
     await group.caught_up(worker)
-    outputs = await read_outputs()
+    outputs = await ledger.read()
     assert not outputs.dead_letters
     assert not outputs.categories
     served = by_place(outputs.attributes)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from models.taxonomy import Taxonomy
-from tests.ledger import Outputs, audit
+from tests.ledger import Ledger
 from tests.polling import until
 from tests.streams import Feeder, Group, Inputs, lacks_results, make_topic, metric
 from worker.local.kafka import LocalKafka, start_kafka
 from worker.local.worker_process import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
-ReadOutputs = Callable[[], Awaitable[Outputs]]
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +43,9 @@ async def test_a_worker_outlives_a_restart_and_a_power_cut_of_the_broker(
     kafka: LocalKafka,
     worker_process: StartWorker,
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     # Exactly once needs more than one replica: a broker that holds the only one may skip, when it
     # comes back, the ends of transactions that it had acknowledged. tests/chaos has three.
@@ -71,7 +68,7 @@ async def test_a_worker_outlives_a_restart_and_a_power_cut_of_the_broker(
         await until(partial(lacks_results, worker, done + 1_000), 120, "on after a power cut")
     await group.caught_up(worker)
 
-    repeats = audit(inputs, await read_outputs(), taxonomy)
+    repeats = await ledger.audit()
     # At most what was in hand when the broker went, each time.
     assert len(repeats.places) <= 2 * 400
     worker.terminate()

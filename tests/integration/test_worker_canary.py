@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +10,13 @@ import numpy as np
 import orjson
 import pytest
 
-from models.noop import noop_release
 from models.release import read_release
 from models.taxonomy import Taxonomy
 from tests.brittle import POISON, UNPREPARABLE, BrittleEncoder, brittle
 from tests.catalog import product, products, seller_key
 from tests.factories import record
 from tests.hot_path_runs import HotPathRun, load_serving, sample
-from tests.ledger import Outputs, audit
+from tests.ledger import Ledger, Outputs
 from tests.polling import until
 from tests.services import WorkerTopics
 from tests.streams import Group, Inputs, Place, make_topic
@@ -30,16 +29,8 @@ from worker.rollout import Sample
 from worker.serving import Serving
 from worker.topics import TopicsConfig, ensure_topics
 
-ReadOutputs = Callable[[], Awaitable[Outputs]]
-
 SHARE = 0.3
 BOTH = ("noop/1", "noop/2")
-
-
-@pytest.fixture
-def second(tmp_path: Path, taxonomy: Taxonomy) -> Path:
-    """The directory of release noop/2."""
-    return noop_release(tmp_path / "second", taxonomy, version="2").directory
 
 
 @pytest.fixture
@@ -73,10 +64,9 @@ async def test_a_share_of_the_keys_is_the_canarys(
     settings: dict[str, object],
     noop: Path,
     second: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     async with HotPathRun(settings, load_serving(noop)) as run:
         run.hot_path.take_release("canary", load_serving(second), SHARE)
@@ -84,8 +74,8 @@ async def test_a_share_of_the_keys_is_the_canarys(
         await group.caught_up()
         status = run.hot_path.status()["canary"]
 
-    outputs = await read_outputs()
-    assert not audit(inputs, outputs, taxonomy, releases=BOTH).places
+    outputs = await ledger.read()
+    assert not ledger.check(outputs, releases=BOTH).places
     expected = of_the_canary(inputs)
     assert 100 < len(expected) < 500
     assert answered_by(outputs, "noop/2") == expected
@@ -102,10 +92,9 @@ async def test_what_a_canary_fails_on_is_answered_by_the_active_release(
     settings: dict[str, object],
     noop: Path,
     second: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     ended: list[tuple[Serving, str]] = []
     events = list(products(1_000))
@@ -123,8 +112,8 @@ async def test_what_a_canary_fails_on_is_answered_by_the_active_release(
         await group.caught_up()
         failed = sample(run.metrics, "canary_products_total", outcome="failed")
 
-    outputs = await read_outputs()
-    assert not audit(inputs, outputs, taxonomy, releases=BOTH).places
+    outputs = await ledger.read()
+    assert not ledger.check(outputs, releases=BOTH).places
     assert not ended
     assert failed == 2
     rescued = {places[poisonous], places[unpreparable]}
@@ -135,10 +124,9 @@ async def test_a_canary_that_fails_on_everything_is_given_up_and_harms_nobody(
     settings: dict[str, object],
     noop: Path,
     second: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     ended: list[str] = []
     async with HotPathRun(settings, load_serving(noop)) as run:
@@ -149,7 +137,7 @@ async def test_a_canary_that_fails_on_everything_is_given_up_and_harms_nobody(
         await group.caught_up()
         status = run.hot_path.status()
 
-    assert not audit(inputs, await read_outputs(), taxonomy).places
+    assert not (await ledger.audit()).places
     assert len(ended) == 1
     assert "allowed is a share of 0.01" in ended[0]
     assert status["canary"] is None
@@ -163,7 +151,7 @@ async def test_a_canary_that_leaves_all_to_review_is_given_up(
     taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     shy = load_serving(second)
     assert shy.predictor.category is not None
@@ -182,7 +170,7 @@ async def test_a_canary_that_leaves_all_to_review_is_given_up(
 
     assert len(ended) == 1
     assert ended[0].startswith("it left 100.0% of its last ")
-    assert not audit(inputs, await read_outputs(), taxonomy, releases=BOTH).places
+    assert not (await ledger.audit(releases=BOTH)).places
 
 
 async def test_every_worker_follows_the_control_topic(

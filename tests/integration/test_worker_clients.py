@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka import Message, Producer
 
-from models.taxonomy import Taxonomy
 from tests.catalog import Event, products
 from tests.hot_path_runs import HotPathRun, load_serving
-from tests.ledger import Outputs, audit
+from tests.ledger import Ledger
 from tests.streams import Group, Inputs, Place
 from worker.local.kafka import LocalKafka
-
-ReadOutputs = Callable[[], Awaitable[Outputs]]
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 PER_CLIENT = 300
@@ -52,10 +49,9 @@ async def test_every_codec_of_two_clients_is_read(
     kafka: LocalKafka,
     settings: dict[str, object],
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     # No other client sends an event without key and value.
     nothing: Event = (None, None)
@@ -78,17 +74,16 @@ async def test_every_codec_of_two_clients_is_read(
     dead = {place: "tombstone" for place, event in inputs.events.items() if event == nothing}
     assert len(inputs) == len(CODECS) * (2 * PER_CLIENT + 1)
     assert len(dead) == len(CODECS)
-    assert not audit(inputs, await read_outputs(), taxonomy, dead=dead).places
+    assert not (await ledger.audit(dead=dead)).places
 
 
 @pytest.mark.parametrize("codec", CODECS)
 async def test_outputs_are_written_in_every_codec(
     settings: dict[str, object],
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
     codec: str,
 ) -> None:
     async with HotPathRun(settings | {"compression": codec}, load_serving(noop)):
@@ -96,4 +91,4 @@ async def test_outputs_are_written_in_every_codec(
         (bad,) = await inputs.send([(b"bad", b"{")])
         await group.caught_up()
 
-    assert not audit(inputs, await read_outputs(), taxonomy, dead={bad: "invalid_json"}).places
+    assert not (await ledger.audit(dead={bad: "invalid_json"})).places

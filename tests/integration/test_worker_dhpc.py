@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from models.loading import Dtype, load_predictor
 from tests.catalog import Event, product, seller_key
-from tests.ledger import Outputs, by_place
+from tests.ledger import Ledger, by_place
 from tests.streams import Group, Inputs
 from tests.tiny_encoder import save_tiny_bert
 from tests.trained_shop import train_on_shop
@@ -35,7 +35,7 @@ async def test_scores_are_those_of_evaluate(
     worker_process: Callable[..., WorkerProcess],
     inputs: Inputs,
     group: Group,
-    read_outputs: Callable[[], Awaitable[Outputs]],
+    ledger: Ledger,
     tmp_path: Path,
     changes: dict[str, Any],
     dtype: Dtype,
@@ -58,7 +58,7 @@ async def test_scores_are_those_of_evaluate(
     worker = worker_process(release=release.directory, dtype=dtype, max_batch_tokens=200)
     places = await inputs.send([event_of(number, item) for number, item in enumerate(items)])
     await group.caught_up(worker)
-    outputs = await read_outputs()
+    outputs = await ledger.read()
     assert not outputs.dead_letters
     assert not outputs.attributes
     found = by_place(outputs.categories)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import orjson
@@ -13,7 +13,7 @@ import torch
 from models.loading import load_predictor, make_examples
 from models.taxonomy import Taxonomy
 from tests.catalog import Event, hostile_events, products, seller_key, varied_product
-from tests.ledger import Outputs, audit, by_place
+from tests.ledger import Ledger, by_place
 from tests.services import WorkerTopics
 from tests.streams import Group, Inputs, make_topic, metric
 from tests.tiny_flagship import tiny_flagship
@@ -22,16 +22,14 @@ from worker.local.kafka import LocalKafka
 from worker.local.worker_process import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
-ReadOutputs = Callable[[], Awaitable[Outputs]]
 
 
 async def test_every_product_gets_both_outputs_and_every_bad_event_its_dead_letter(
     worker_process: StartWorker,
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     worker = worker_process(release=noop)
     hostile = hostile_events()
@@ -46,8 +44,8 @@ async def test_every_product_gets_both_outputs_and_every_bad_event_its_dead_lett
 
     await group.caught_up(worker)
 
-    outputs = await read_outputs()
-    repeats = audit(inputs, outputs, taxonomy, dead=dead, schemas=True)
+    outputs = await ledger.read()
+    repeats = ledger.check(outputs, dead=dead, schemas=True)
     assert not repeats.places
     assert {orjson.loads(record.value)["status"] for record in outputs.categories} == {"assigned"}
     for reason, count in Counter(dead.values()).items():
@@ -63,7 +61,7 @@ async def test_each_product_gets_the_answer_of_the_model_to_it_and_no_other(
     taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
     tmp_path: Path,
 ) -> None:
     release = tiny_flagship(tmp_path, taxonomy)
@@ -75,8 +73,8 @@ async def test_each_product_gets_the_answer_of_the_model_to_it_and_no_other(
     places = await inputs.send(events)
     await group.caught_up(worker)
 
-    outputs = await read_outputs()
-    assert not audit(inputs, outputs, taxonomy, releases=["tiny/1"], schemas=True).places
+    outputs = await ledger.read()
+    assert not ledger.check(outputs, releases=["tiny/1"], schemas=True).places
     predictor = load_predictor(release, torch.device("cpu"), "float32")
     wanted = make_examples(predictor, [parse_event(value) for _, value in events], taxonomy)
     categories, attributes = by_place(outputs.categories), by_place(outputs.attributes)
@@ -98,10 +96,9 @@ async def test_topics_with_other_numbers_of_partitions(
     kafka: LocalKafka,
     worker_topics: WorkerTopics,
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     make_topic(kafka.bootstrap_servers, worker_topics.input_topic, partitions=3)
     worker = worker_process(release=noop, partitions=5)
@@ -112,7 +109,7 @@ async def test_topics_with_other_numbers_of_partitions(
     await group.caught_up(worker)
 
     dead = {bad: "invalid_json"}
-    assert not audit(inputs, await read_outputs(), taxonomy, dead=dead, partitions=5).places
+    assert not (await ledger.audit(dead=dead, partitions=5)).places
     assert len(worker.status()["hot_path"]["assigned"]) == 3
 
 

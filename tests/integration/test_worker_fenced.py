@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from models.taxonomy import Taxonomy
 from tests.catalog import products
 from tests.hot_path_runs import HotPathRun, load_serving, sample
-from tests.ledger import Outputs, audit
+from tests.ledger import Ledger
 from tests.polling import until
 from tests.streams import Group, Inputs, make_topic
 from worker.exactly_once import transactional_id
 from worker.lanes import Lane
 from worker.local.kafka import LocalKafka
-
-ReadOutputs = Callable[[], Awaitable[Outputs]]
 
 PARTITIONS = 3
 
@@ -37,10 +33,9 @@ async def test_a_fenced_lane_starts_again_from_its_offset_and_nothing_comes_twic
     kafka: LocalKafka,
     settings: dict[str, object],
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     make_topic(kafka.bootstrap_servers, inputs.topic, PARTITIONS)
     small = {"max_in_flight_products": 400, "max_poll_records": 200, "max_batch_products": 64}
@@ -66,7 +61,7 @@ async def test_a_fenced_lane_starts_again_from_its_offset_and_nothing_comes_twic
         lanes = run.hot_path.status()["assigned"]
         lags = await run.hot_path._intake.measure_lag()
 
-    assert not audit(inputs, await read_outputs(), taxonomy).places
+    assert not (await ledger.audit()).places
     assert sample(run.metrics, "aborted_transactions_total", reason="fenced") == 3
     assert {lane["partition"]: lane["epoch"] for lane in lanes} == epochs | {1: epochs[1] + 3}
     assert set(lags.values()) == {0}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from models.loading import Dtype, load_predictor, make_examples
-from tests.ledger import Outputs, by_place
+from tests.ledger import Ledger, by_place
 from tests.streams import Group, Inputs
 from tests.tiny_encoder import save_tiny_bert
 from tests.trained_shop import train_on_shop
@@ -43,7 +43,7 @@ async def test_the_worker_scores_as_evaluate_does(
     worker_process: Callable[..., WorkerProcess],
     inputs: Inputs,
     group: Group,
-    read_outputs: Callable[[], Awaitable[Outputs]],
+    ledger: Ledger,
     tmp_path: Path,
     changes: dict[str, Any],
     dtype: Dtype,
@@ -66,7 +66,7 @@ async def test_the_worker_scores_as_evaluate_does(
     places = await inputs.send(events)
     await group.caught_up(worker)
 
-    outputs = await read_outputs()
+    outputs = await ledger.read()
     assert not outputs.dead_letters
     predictor = load_predictor(release, torch.device("cpu"), dtype)
     found = predict_products(release, predictor, items, torch.device("cpu"))

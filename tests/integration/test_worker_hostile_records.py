@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.codec import gzip_encode, zstd_encode
 
-from models.taxonomy import Taxonomy
 from tests.catalog import product, products, seller_key
 from tests.hostile_batches import RawBatch, RawRecord, send_raw
 from tests.hot_path_runs import HotPathRun, load_serving
-from tests.ledger import Outputs, audit
+from tests.ledger import Ledger
 from tests.streams import Group, Inputs, Place, make_topic
 from worker.original_headers import ORIGINAL
-
-ReadOutputs = Callable[[], Awaitable[Outputs]]
 
 PARTITIONS = 4
 PER_ROUND = 200
@@ -76,11 +72,10 @@ async def send_hostile(
 async def test_hostile_records_among_products(
     settings: dict[str, object],
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     producer: AIOKafkaProducer,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     make_topic(str(settings["bootstrap_servers"]), inputs.topic, partitions=PARTITIONS)
     dead: dict[Place, str] = {}
@@ -101,8 +96,8 @@ async def test_hostile_records_among_products(
         await send_round(2_000)
         await group.caught_up()
 
-    outputs = await read_outputs()
-    assert not audit(inputs, outputs, taxonomy, dead=dead).places
+    outputs = await ledger.read()
+    assert not ledger.check(outputs, dead=dead).places
     letters = [dict(letter.headers) for letter in outputs.dead_letters]
     bad_names = [letter for letter in letters if letter["reason"] == b"bad_header"]
     assert len(bad_names) == 12

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import uuid
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from models.taxonomy import Taxonomy
 from tests.catalog import product, products, seller_key
-from tests.ledger import Outputs, audit, headers_of
+from tests.ledger import Ledger, headers_of
 from tests.polling import until
 from tests.streams import Group, Inputs, make_topic
 from tests.suicidal_worker import DEADLY_TITLE
@@ -28,10 +26,9 @@ DEADLY = 4_321
 async def test_one_deadly_product_among_ten_thousand(
     settings: dict[str, object],
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: Callable[[], Awaitable[Outputs]],
+    ledger: Ledger,
     redis_server: LocalRedis,
     tmp_path: Path,
     delivery: str,
@@ -79,9 +76,9 @@ async def test_one_deadly_product_among_ten_thousand(
             print(worker.child.log_tail(40))  # noqa: T201 - pytest shows it for a failed test
 
     assert starts == 4
-    outputs = await read_outputs()
+    outputs = await ledger.read()
     dead = {places[DEADLY]: "killed_worker"}
-    repeats = audit(inputs, outputs, taxonomy, dead=dead, partitions=4)
+    repeats = ledger.check(outputs, dead=dead, partitions=4)
     assert delivery == "at_least_once" or not repeats.places
     (letter,) = outputs.dead_letters
     assert headers_of(letter)["detail"].startswith("3 workers died with this product in hand")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka.admin import AdminClient
 
-from models.taxonomy import Taxonomy
 from tests.hot_path_runs import HotPathRun, goes_on, load_serving, sample, says
-from tests.ledger import Outputs, audit
+from tests.ledger import Ledger
 from tests.polling import until
 from tests.proxy import Proxy
 from tests.streams import Feeder, Group, Inputs, make_topic
@@ -27,8 +26,6 @@ from worker.local.kafka import LocalKafka
 from worker.local.kafka_jars import kafka_jars
 from worker.local.kafka_server import KafkaServer
 from worker.local.ports import ReservedPort
-
-ReadOutputs = Callable[[], Awaitable[Outputs]]
 
 PARTITIONS = 3
 IN_HAND = 400
@@ -126,10 +123,9 @@ async def test_connections_that_are_cut_again_and_again(
     network: Proxy,
     settings: dict[str, object],
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
     delivery: str,
 ) -> None:
     num_cuts = 4
@@ -142,7 +138,7 @@ async def test_connections_that_are_cut_again_and_again(
         await group.caught_up()
         assert not run.hot_path.not_ready()
 
-    repeats = audit(inputs, await read_outputs(), taxonomy)
+    repeats = await ledger.audit()
     allowed = {"exactly_once": 0, "at_least_once": num_cuts * IN_HAND}
     assert len(repeats.places) <= allowed[delivery]
 
@@ -151,10 +147,9 @@ async def test_a_slow_network_costs_time_and_nothing_else(
     network: Proxy,
     settings: dict[str, object],
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     async with HotPathRun(settings, load_serving(noop)) as run:
         async with Feeder(inputs, group, backlog=BACKLOG):
@@ -169,17 +164,16 @@ async def test_a_slow_network_costs_time_and_nothing_else(
             await goes_on(run)
         await group.caught_up()
 
-    assert not audit(inputs, await read_outputs(), taxonomy).places
+    assert not (await ledger.audit()).places
 
 
 async def test_silence_shorter_than_the_session_is_said_and_waited_for(
     network: Proxy,
     settings: dict[str, object],
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
     delivery: str,
 ) -> None:
     async with HotPathRun(settings | {"delivery": delivery}, load_serving(noop)) as run:
@@ -196,7 +190,7 @@ async def test_silence_shorter_than_the_session_is_said_and_waited_for(
         assert epochs(run) == before
 
     assert sample(run.metrics, "lost_lanes_total") == 0
-    assert not audit(inputs, await read_outputs(), taxonomy).places
+    assert not (await ledger.audit()).places
 
 
 async def test_silence_longer_than_the_session_costs_the_partitions_for_a_while(
@@ -204,10 +198,9 @@ async def test_silence_longer_than_the_session_costs_the_partitions_for_a_while(
     network: Proxy,
     settings: dict[str, object],
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     async with HotPathRun(settings | SHORT_SESSION, load_serving(noop)) as run:
         async with Feeder(inputs, group, backlog=BACKLOG):
@@ -224,17 +217,16 @@ async def test_silence_longer_than_the_session_costs_the_partitions_for_a_while(
         await group.caught_up()
         assert min(epochs(run).values()) > before
 
-    assert not audit(inputs, await read_outputs(), taxonomy).places
+    assert not (await ledger.audit()).places
 
 
 async def test_lanes_are_closed_in_time_while_the_broker_is_away_and_leave_nothing_open(
     network: Proxy,
     settings: dict[str, object],
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     before = asyncio.all_tasks()
     # The broker will still count it as a member for one session.
@@ -252,7 +244,7 @@ async def test_lanes_are_closed_in_time_while_the_broker_is_away_and_leave_nothi
 
     async with HotPathRun(settings, load_serving(noop)):
         await group.caught_up()
-    assert not audit(inputs, await read_outputs(), taxonomy).places
+    assert not (await ledger.audit()).places
 
 
 async def test_a_full_disk_ends_the_broker_and_nothing_else(
@@ -260,10 +252,9 @@ async def test_a_full_disk_ends_the_broker_and_nothing_else(
     network: Proxy,
     settings: dict[str, object],
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     # The only replica: tests/integration/test_worker_broker.py says why not exactly once.
     async with HotPathRun(settings | {"delivery": "at_least_once"}, load_serving(noop)) as run:
@@ -289,4 +280,4 @@ async def test_a_full_disk_ends_the_broker_and_nothing_else(
 
     # At most what was in hand when the broker went, and, should the group have begun anew, what was
     # delivered since the last commit: one each second, over a network of a second's delay.
-    assert len(audit(inputs, await read_outputs(), taxonomy).places) <= 4 * IN_HAND
+    assert len((await ledger.audit()).places) <= 4 * IN_HAND

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from models.taxonomy import Taxonomy
 from tests.brittle import POISON, UNPREPARABLE, BrittleEncoder, brittle
 from tests.catalog import Event, product, products, seller_key
 from tests.hot_path_runs import HotPathRun, load_serving, sample
-from tests.ledger import Outputs, audit, headers_of
+from tests.ledger import Ledger, headers_of
 from tests.polling import until
 from tests.streams import Group, Inputs, make_topic
-
-ReadOutputs = Callable[[], Awaitable[Outputs]]
 
 NUM_PRODUCTS = 600
 
@@ -38,10 +34,9 @@ def inputs(settings: dict[str, object], inputs: Inputs) -> Inputs:
 async def test_each_poisonous_product_alone_becomes_a_dead_letter(
     settings: dict[str, object],
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     reasons = dict.fromkeys([0, 7, 8, 9, 300, NUM_PRODUCTS - 1], "model_failed")
     reasons |= dict.fromkeys([5, 6, 301, NUM_PRODUCTS - 2], "unpreparable")
@@ -51,9 +46,9 @@ async def test_each_poisonous_product_alone_becomes_a_dead_letter(
     async with HotPathRun(settings, brittle(noop, BrittleEncoder())) as run:
         await group.caught_up()
 
-    outputs = await read_outputs()
+    outputs = await ledger.read()
     dead = {places[number]: reason for number, reason in reasons.items()}
-    assert not audit(inputs, outputs, taxonomy, dead=dead, schemas=True).places
+    assert not ledger.check(outputs, dead=dead, schemas=True).places
     details = {headers_of(record)["detail"] for record in outputs.dead_letters}
     assert details == {
         "RuntimeError: an input that the model cannot take",
@@ -66,10 +61,9 @@ async def test_each_poisonous_product_alone_becomes_a_dead_letter(
 async def test_a_batch_too_large_for_the_device_is_halved_until_it_fits(
     settings: dict[str, object],
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     places = await inputs.send(events_with({100: POISON}))
 
@@ -77,17 +71,16 @@ async def test_a_batch_too_large_for_the_device_is_halved_until_it_fits(
         await group.caught_up()
 
     dead = {places[100]: "model_failed"}
-    assert not audit(inputs, await read_outputs(), taxonomy, dead=dead).places
+    assert not (await ledger.audit(dead=dead)).places
     assert sample(run.metrics, "batches_total", outcome="out_of_memory") >= 1
 
 
 async def test_a_model_that_fails_on_everything_buries_nothing(
     settings: dict[str, object],
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     encoder = BrittleEncoder(fails_always=True)
     given = settings | {"breaker_probe_interval_s": 0.2}
@@ -101,22 +94,21 @@ async def test_a_model_that_fails_on_everything_buries_nothing(
 
         await until(why_not, 60, "the breaker opens")
         assert run.hot_path.status()["breaker"]["state"] in ("open", "probing")
-        assert not (await read_outputs()).dead_letters
+        assert not (await ledger.read()).dead_letters
         # It tries again by itself, and goes on where it stopped.
         encoder.fails_always = False
         await group.caught_up()
         assert run.hot_path.status()["breaker"] == {"state": "closed", "why": None}
 
-    assert not audit(inputs, await read_outputs(), taxonomy).places
+    assert not (await ledger.audit()).places
 
 
 async def test_a_flood_of_dead_letters_stops_the_worker_until_products_come(
     settings: dict[str, object],
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     given = settings | {"breaker_probe_interval_s": 0.2}
 
@@ -133,4 +125,4 @@ async def test_a_flood_of_dead_letters_stops_the_worker_until_products_come(
         assert run.hot_path.status()["breaker"]["state"] == "closed"
 
     dead = dict.fromkeys(bad, "invalid_json")
-    assert not audit(inputs, await read_outputs(), taxonomy, dead=dead).places
+    assert not (await ledger.audit(dead=dead)).places

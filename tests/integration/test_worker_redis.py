@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,10 +10,9 @@ from pathlib import Path
 import redis
 
 from models.noop import noop_release
-from models.taxonomy import Taxonomy
 from tests.catalog import Event, many_shelves, product, products, seller_key
 from tests.hot_path_runs import HotPathRun, load_serving, sample
-from tests.ledger import Outputs, audit
+from tests.ledger import Ledger, audit
 from tests.polling import until
 from tests.proxy import Proxy
 from tests.streams import Group, Inputs, lacks_results, metric
@@ -26,12 +25,11 @@ NUM_SHELVES = 200  # a new one for each look at Redis, which is asked again afte
 async def test_products_flow_while_redis_is_away_slow_silent_full_or_locked(
     settings: dict[str, object],
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
     own_redis: LocalRedis,
     redis_proxy: Proxy,
-    read_outputs: Callable[[], Awaitable[Outputs]],
+    ledger: Ledger,
 ) -> None:
     given = settings | {"redis_url": f"redis://{redis_proxy.address}/0", "max_poll_records": 100}
     with redis.Redis.from_url(own_redis.url) as client:
@@ -78,7 +76,7 @@ async def test_products_flow_while_redis_is_away_slow_silent_full_or_locked(
                 end()
                 attempts._away_until_s = 0.0
 
-    assert not audit(inputs, await read_outputs(), taxonomy).places
+    assert not (await ledger.audit()).places
 
 
 async def test_a_worker_goes_on_while_redis_comes_and_goes(
@@ -87,7 +85,7 @@ async def test_a_worker_goes_on_while_redis_comes_and_goes(
     tmp_path: Path,
     inputs: Inputs,
     group: Group,
-    read_outputs: Callable[[], Awaitable[Outputs]],
+    ledger: Ledger,
 ) -> None:
     release = noop_release(tmp_path / "shelves", many_shelves(NUM_SHELVES))
     own_redis.stop()
@@ -130,7 +128,7 @@ async def test_a_worker_goes_on_while_redis_comes_and_goes(
     await claim_until("in use")
     await group.caught_up(worker)
 
-    assert not audit(inputs, await read_outputs(), release.taxonomy).places
+    assert not audit(inputs, await ledger.read(), release.taxonomy).places
     with redis.Redis.from_url(own_redis.url) as connected:
         # Started empty: what is there was written after it came back.
         assert connected.dbsize() > 0

@@ -4,20 +4,18 @@ delivery; nothing repeated with exactly once, and little with at least once."""
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from models.taxonomy import Taxonomy
-from tests.ledger import Outputs, audit
+from tests.ledger import Ledger
 from tests.polling import until
 from tests.streams import Feeder, Group, Inputs, lacks_results, make_topic, metric
 from worker.local.kafka import LocalKafka
 from worker.local.worker_process import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
-ReadOutputs = Callable[[], Awaitable[Outputs]]
 
 PARTITIONS = 6
 # Little in hand, so that a worker is always in the middle of something.
@@ -60,10 +58,9 @@ def _lacks_newer_epochs(worker: WorkerProcess, than: set[int]) -> str | None:
 async def test_sigterm_under_load_drains_and_the_next_worker_goes_on(
     worker_process: StartWorker,
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
     delivery: str,
 ) -> None:
     first = worker_process(release=noop, **LOADED, delivery=delivery)
@@ -78,7 +75,7 @@ async def test_sigterm_under_load_drains_and_the_next_worker_goes_on(
     next_one = worker_process(release=noop, **LOADED, delivery=delivery)
     await group.caught_up(next_one)
 
-    repeats = audit(inputs, await read_outputs(), taxonomy)
+    repeats = await ledger.audit()
     # All that was sent was committed before the first worker left, whichever the delivery.
     assert not repeats.places
 
@@ -86,10 +83,9 @@ async def test_sigterm_under_load_drains_and_the_next_worker_goes_on(
 async def test_a_second_worker_joins_and_leaves_under_load(
     worker_process: StartWorker,
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
     delivery: str,
 ) -> None:
     first = worker_process(release=noop, **LOADED, delivery=delivery)
@@ -114,7 +110,7 @@ async def test_a_second_worker_joins_and_leaves_under_load(
 
     await group.caught_up(first)
 
-    repeats = audit(inputs, await read_outputs(), taxonomy)
+    repeats = await ledger.audit()
     # What a worker had sent and could not commit before it lost a partition: at most what it may
     # have in hand, once for each of the two rebalances.
     allowed = {"exactly_once": 0, "at_least_once": 2 * LOADED["max_in_flight_products"]}
@@ -124,10 +120,9 @@ async def test_a_second_worker_joins_and_leaves_under_load(
 async def test_a_killed_worker_loses_nothing(
     worker_process: StartWorker,
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
     delivery: str,
 ) -> None:
     first = worker_process(release=noop, **LOADED, delivery=delivery, **SHORT_SESSION)
@@ -139,7 +134,7 @@ async def test_a_killed_worker_loses_nothing(
     next_one = worker_process(release=noop, **LOADED, delivery=delivery, **SHORT_SESSION)
     await group.caught_up(next_one)
 
-    repeats = audit(inputs, await read_outputs(), taxonomy)
+    repeats = await ledger.audit()
     if delivery == "exactly_once":
         assert not repeats.places
     # Only what was sent after the last commit.
@@ -149,10 +144,9 @@ async def test_a_killed_worker_loses_nothing(
 async def test_a_frozen_worker_is_replaced_and_thawed_it_harms_nobody(
     worker_process: StartWorker,
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
     delivery: str,
 ) -> None:
     frozen = worker_process(release=noop, **LOADED, delivery=delivery, **SHORT_SESSION)
@@ -180,7 +174,7 @@ async def test_a_frozen_worker_is_replaced_and_thawed_it_harms_nobody(
 
     await group.caught_up(frozen, other)
 
-    repeats = audit(inputs, await read_outputs(), taxonomy)
+    repeats = await ledger.audit()
     # What either had in hand at each of the two rebalances.
     allowed = {"exactly_once": 0, "at_least_once": 4 * LOADED["max_in_flight_products"]}
     assert len(repeats.places) <= allowed[delivery]

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
-from models.noop import noop_release
-from models.taxonomy import Taxonomy
 from tests.brittle import BrittleEncoder, brittle
 from tests.catalog import products
 from tests.factories import record
 from tests.hot_path_runs import HotPathRun, load_serving, sample
-from tests.ledger import Outputs, audit
+from tests.ledger import Ledger
 from tests.polling import until
 from tests.services import TopicReader, Topics
 from tests.streams import Group, Inputs, make_topic
 from worker.rollout import Sample
 
-ReadOutputs = Callable[[], Awaitable[Outputs]]
-
 NUM = 500
 SCHEMA = Path(__file__).parents[2] / "docs" / "schemas" / "shadow.v1.json"
-
-
-@pytest.fixture
-def second(tmp_path: Path, taxonomy: Taxonomy) -> Path:
-    """The directory of release noop/2."""
-    return noop_release(tmp_path / "second", taxonomy, version="2").directory
 
 
 @pytest.fixture
@@ -68,10 +57,9 @@ async def test_every_product_is_compared_and_answered_by_the_active_release_alon
     shadow_topic: str,
     noop: Path,
     second: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
     read_all: TopicReader,
 ) -> None:
     async with HotPathRun(settings, load_serving(noop)) as run:
@@ -81,7 +69,7 @@ async def test_every_product_is_compared_and_answered_by_the_active_release_alon
         await settled(run, NUM)
         assert sample(run.metrics, "shadow_products_total", outcome="compared") == NUM
 
-    assert not audit(inputs, await read_outputs(), taxonomy).places
+    assert not (await ledger.audit()).places
     records = await read_all(shadow_topic)
     events = [orjson.loads(each.value or b"") for each in records]
     validator = Draft202012Validator(orjson.loads(SCHEMA.read_bytes()))
@@ -108,10 +96,9 @@ async def test_a_shadow_that_fails_harms_nobody(
     settings: dict[str, object],
     noop: Path,
     second: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     async with HotPathRun(settings, load_serving(noop)) as run:
         broken = brittle(second, BrittleEncoder(fails_always=True))
@@ -123,7 +110,7 @@ async def test_a_shadow_that_fails_harms_nobody(
         assert "the device is gone" in run.hot_path.status()["shadow"]["last_error"]
         assert run.hot_path.not_ready() == []
 
-    assert not audit(inputs, await read_outputs(), taxonomy).places
+    assert not (await ledger.audit()).places
 
 
 async def test_a_share_is_compared_and_no_more_once_it_is_taken_back(

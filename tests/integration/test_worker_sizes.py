@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import orjson
@@ -11,15 +11,12 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
 
-from models.taxonomy import Taxonomy
 from tests.catalog import Event, product, products
 from tests.hot_path_runs import HotPathRun, load_serving, sample
-from tests.ledger import Outputs, audit, headers_of
+from tests.ledger import Ledger, headers_of
 from tests.services import Record, TopicReader, WorkerTopics
 from tests.streams import Group, Inputs, Place, alter_topic, make_topic
 from worker.local.kafka import LocalKafka
-
-ReadOutputs = Callable[[], Awaitable[Outputs]]
 
 LIMIT = 1_048_576
 PROBE = b"probe"
@@ -56,10 +53,9 @@ async def until_refused(producer: AIOKafkaProducer, topic: str, num_bytes: int) 
 async def test_events_at_the_limit_get_results_or_whole_dead_letters(
     settings: dict[str, object],
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
 ) -> None:
     async with HotPathRun(settings, load_serving(noop)):
         # Made by the worker just now: with the limit that the settings say.
@@ -73,8 +69,8 @@ async def test_events_at_the_limit_get_results_or_whole_dead_letters(
         await group.caught_up()
 
     dead = {bad: "invalid_json", keyless: "invalid_utf8"}
-    outputs = await read_outputs()
-    assert not audit(inputs, outputs, taxonomy, dead=dead, partitions=2).places
+    outputs = await ledger.read()
+    assert not ledger.check(outputs, dead=dead, partitions=2).places
     assert all("value-cut-to" not in headers_of(letter) for letter in outputs.dead_letters)
 
 
@@ -85,7 +81,7 @@ async def test_a_dead_letter_that_is_still_refused_is_cut_and_says_so(
     noop: Path,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
     worker_topics: WorkerTopics,
 ) -> None:
     large = b"{" + b"".join(b"%d," % number for number in range(10_000))
@@ -99,7 +95,7 @@ async def test_a_dead_letter_that_is_still_refused_is_cut_and_says_so(
         await inputs.send([(large_key, product(1))])
         await group.caught_up()
 
-    letters = [each for each in (await read_outputs()).dead_letters if each.key != PROBE]
+    letters = [each for each in (await ledger.read()).dead_letters if each.key != PROBE]
     assert len(letters) == len(inputs)
     by_key = {letter.key: letter for letter in letters}
     assert all(by_key[key].value == value for key, value in small)
@@ -123,10 +119,9 @@ async def test_a_batch_of_outputs_that_is_refused_is_split(
     kafka: LocalKafka,
     settings: dict[str, object],
     noop: Path,
-    taxonomy: Taxonomy,
     inputs: Inputs,
     group: Group,
-    read_outputs: ReadOutputs,
+    ledger: Ledger,
     worker_topics: WorkerTopics,
 ) -> None:
     # As somebody might have made it by hand: room for two or three categories events.
@@ -138,7 +133,7 @@ async def test_a_batch_of_outputs_that_is_refused_is_split(
     async with HotPathRun(settings | {"compression": "none"}, load_serving(noop)) as run:
         await group.caught_up()
 
-    repeats = audit(inputs, await read_outputs(), taxonomy, partitions=2)
+    repeats = await ledger.audit(partitions=2)
     if settings["delivery"] == "exactly_once":
         assert not repeats.places
     assert sample(run.metrics, "delivery_recoveries_total") >= 1

@@ -24,7 +24,7 @@ from tests.new_labels import labelled, write_changed_shop, write_lines
 from tests.releases import TAXONOMY, reseal
 from tests.tiny_encoder import save_tiny_bert
 from tests.tiny_shop import COLORS
-from tests.trained_shop import shop_recipe
+from tests.trained_shop import shop_recipe, small_flagship
 from training.abstention import CALIBRATION_FILE, read_abstention
 from training.cli import main
 from training.data import DataSet
@@ -33,7 +33,7 @@ from training.flagship_refresh import RefreshedFlagship
 from training.gates import Gates
 from training.loop import Interrupted
 from training.processes import Processes
-from training.recipe import DhpcSettings, FlagshipSettings, LoopSettings, Rates, Recipe
+from training.recipe import DhpcSettings, LoopSettings, Recipe
 from training.refresh import RefreshRefused, RefreshReport, refresh
 from training.run import run
 from training.system import Job
@@ -53,14 +53,7 @@ def first(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     recipe = shop_recipe(
         data,
         room,
-        FlagshipSettings(
-            kind="flagship",
-            encoder=str(save_tiny_bert(room / "encoder")),
-            max_tokens=24,
-            hash_buckets=2048,
-            bag_dim=16,
-            rates=Rates(heads=1e-2, bag=5e-2),
-        ),
+        small_flagship(save_tiny_bert(room / "encoder")),
         LoopSettings(epochs=6, batch_size=16),
     )
     run(recipe, silent)
@@ -140,20 +133,15 @@ def test_the_command_says_why_and_exits_with_3(
 @pytest.fixture(scope="module")
 def wide(first: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """A recipe for all that a flagship may have beside an encoder; its release is there."""
-    system = FlagshipSettings(
-        kind="flagship",
-        encoder="none",
+    system = small_flagship(
         views="two",
         whole_bag=True,
-        hash_buckets=2048,
         min_count=2,
-        bag_dim=16,
         hidden=True,
         category_dim=4,
         members=2,
         whole_members=1,
         rivals=True,
-        rates=Rates(heads=1e-2, bag=5e-2),
         served_tables="float16",
     )
     out = tmp_path_factory.mktemp("wide") / "release"

@@ -20,7 +20,7 @@ from models.loading import load_predictor, run_self_check
 from models.release import read_release
 from tests.tiny_encoder import save_tiny_bert
 from tests.tiny_shop import write_shop
-from tests.trained_shop import shop_recipe
+from tests.trained_shop import shop_recipe, small_flagship
 from training.encoding import bundled_encoder
 from training.evaluate import evaluate
 from training.flagship_learner import FlagshipLearner
@@ -40,14 +40,7 @@ def recipe(data: Path, encoder: Path, tmp_path: Path) -> Recipe:
     return shop_recipe(
         data,
         tmp_path,
-        FlagshipSettings(
-            kind="flagship",
-            encoder=str(encoder),
-            max_tokens=24,
-            hash_buckets=2048,
-            bag_dim=16,
-            rates=Rates(heads=1e-2, bag=5e-2, encoder=1e-3),
-        ),
+        small_flagship(encoder, rates=Rates(heads=1e-2, bag=5e-2, encoder=1e-3)),
         LoopSettings(epochs=6, batch_size=16),
         name="flagship",
     )
