@@ -24,6 +24,8 @@ def small_flagship(encoder: Path | None = None, **changes: Any) -> FlagshipSetti
         hash_buckets=2048,
         bag_dim=16,
         rates=Rates(heads=1e-2, bag=5e-2),
+        # So few texts show nothing surely.
+        target_confidence=0.5,
     )
     return replace(settings, **changes)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from models.errors import SortimentError
@@ -34,6 +35,7 @@ from training.predictions import predict_products
 from training.prepared import sampled
 from training.processes import Processes, one_process
 from training.recipe import Recipe
+from training.same_texts import text_keys
 from training.table_rows import Asked, row_recipe, train_row
 from training.targets import label_counts
 
@@ -89,21 +91,21 @@ def ablate(
         figures[against.name] = measuring.figures(others)
         own["against"] = against.name
     whole = figures[table.whole]
-    num_products = len(measuring.items)
+    texts = text_keys(item.product for item in measuring.items)
     found = Ablation(
         table=table,
         name=asked.table,
         data=asked.data.name,
         split=asked.split,
-        products=num_products,
+        products=len(texts),
         recipe=used,
         command=asked.command(used, **own),
         hardware=asked.hardware,
         notes=asked.notes,
-        measures={key: _named(each, num_products) for key, each in figures.items()},
-        own=_intervals(whole, None, num_products),
+        measures={key: _named(each, len(texts)) for key, each in figures.items()},
+        own=_intervals(whole, None, texts),
         differences={
-            key: _intervals(whole, each, num_products)
+            key: _intervals(whole, each, texts)
             for key, each in figures.items()
             if key != table.whole
         },
@@ -122,15 +124,15 @@ def _named(figures: Sequence[Figures], num_products: int) -> dict[str, float]:
 
 
 def _intervals(
-    whole: Sequence[Figures], other: Sequence[Figures] | None, num_products: int
+    whole: Sequence[Figures], other: Sequence[Figures] | None, texts: NDArray[np.int64]
 ) -> dict[str, Interval]:
     """Of the whole's figures, or of what it has more than another."""
     found: list[Interval] = []
     for place, measure in enumerate(whole):
         if other is None:
-            found += intervals(measure, num_products)
+            found += intervals(measure, texts)
         elif place < len(other):
-            found += intervals(_difference(measure, other[place]), num_products)
+            found += intervals(_difference(measure, other[place]), texts)
     return dict(zip(NAMES, found, strict=False))
 
 

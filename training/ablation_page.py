@@ -119,9 +119,10 @@ def _differences(found: Ablation) -> Section:
         for key, of in found.differences.items()
     ]
     note = (
-        "95 % intervals of 1,000 paired draws of the products (bootstrap), in points. A draw lacks "
-        "some rare leaves and labels, so a macro figure's own interval lies high; differences do "
-        "not suffer from it, both systems lack the same ones."
+        "95 % intervals of 1,000 paired draws of the texts (bootstrap; products of one text are "
+        "drawn together), in points. A draw lacks some rare leaves and labels, so a macro figure's "
+        "own interval lies high; differences do not suffer from it, both systems lack the same "
+        "ones."
     )
     heading = f"Differences of: {whole}"
     return Section(heading, ["", *(_SHOWN[each] for each in measures)], rows, note)

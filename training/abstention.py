@@ -22,10 +22,12 @@ from sklearn.linear_model import LogisticRegression
 
 from models.errors import ReleaseError
 from models.release import Release
+from training.design_effect import design_effect
 from training.recipe import By, Confidence, DhpcSettings, FlagshipSettings
 
 __all__ = [
     "CALIBRATION_FILE",
+    "MIN_TEXTS",
     "Abstention",
     "DepartmentThreshold",
     "Promise",
@@ -37,9 +39,10 @@ __all__ = [
 
 CALIBRATION_FILE = "calibration.json"
 _SCHEMA = "sortiment.calibration.v1"
-# A department with fewer predictions on valid shares a threshold with all such departments: at 200
-# the standard error of an accuracy of 0.9 is 0.02, the distance that the overall one may have.
-MIN_PREDICTIONS = 200
+# A department that is predicted for fewer texts of valid shares a threshold with all such
+# departments: at 200 the standard error of an accuracy of 0.9 is 0.02, the distance that the
+# overall one may have.
+MIN_TEXTS = 200
 # Against answers that a line parts exactly; at 200 products it moves a slope by some hundredths.
 _INVERSE_PENALTY = 10.0
 # Keeps logarithms finite; float32 has no scores between this and 1 below it.
@@ -148,16 +151,18 @@ def fit_abstention(
     rows: NDArray[np.int64],
     true_rows: NDArray[np.int64],
     departments: Sequence[str],
+    texts: NDArray[np.int64],
     promise: Promise,
 ) -> Abstention:
     """Thresholds from the predictions on valid.
 
-    A department that is predicted fewer than ``MIN_PREDICTIONS`` times shares one threshold with
-    all such departments, fitted on their products together; where even these are too few, on all.
+    A department that is predicted for fewer than ``MIN_TEXTS`` texts shares one threshold with all
+    such departments, fitted on their products together; where even these are too few, on all.
 
     Args:
         scores: [N], of the best leaf; rows: [N], that leaf; true_rows: [N].
         departments: [C], department id of each leaf row.
+        texts: [N], equal where the text is the same (``training.same_texts.text_keys``).
     """
     right = rows == true_rows
     names = list(dict.fromkeys(departments))
@@ -166,17 +171,19 @@ def fit_abstention(
     predicted = of_leaf[rows]
     counts = np.bincount(predicted, minlength=len(names))
     hits = np.bincount(predicted[right], minlength=len(names))
-    overall = lowest_score(scores, right, promise)
-    small = counts[predicted] < MIN_PREDICTIONS
+    num_texts = np.array([len(np.unique(texts[predicted == row])) for row in range(len(names))])
+    overall = lowest_score(scores, right, texts, promise)
+    small = num_texts[predicted] < MIN_TEXTS
     shared = overall
-    if small.sum() >= MIN_PREDICTIONS:
-        shared = lowest_score(scores[small], right[small], promise)
+    if len(np.unique(texts[small])) >= MIN_TEXTS:
+        shared = lowest_score(scores[small], right[small], texts[small], promise)
     found = {}
     for row, name in enumerate(names):
         of_department = predicted == row
-        own = bool(counts[row] >= MIN_PREDICTIONS)
+        own = bool(num_texts[row] >= MIN_TEXTS)
+        mine = scores[of_department], right[of_department], texts[of_department]
         found[name] = DepartmentThreshold(
-            lowest_score(scores[of_department], right[of_department], promise) if own else shared,
+            lowest_score(*mine, promise) if own else shared,
             own,
             int(counts[row]),
             float(hits[row] / max(1, counts[row])),
@@ -184,16 +191,22 @@ def fit_abstention(
     return Abstention(promise.target, promise.by, overall, found, promise.confidence)
 
 
-def lowest_score(scores: NDArray[np.float32], right: NDArray[np.bool_], promise: Promise) -> float:
+def lowest_score(
+    scores: NDArray[np.float32],
+    right: NDArray[np.bool_],
+    texts: NDArray[np.int64],
+    promise: Promise,
+) -> float:
     """The lowest score from which on the accuracy is at least the target, as surely as promised.
 
     The accuracy that is counted above a score wanders from product to product; its last crossing
     of the target is where it was lucky, and what comes next is worse. So the accuracy is that of
     the calibrated scores (``calibrated_shares``), which have three parameters and no luck. What a
-    sample of that size may be off is taken from it: Wilson's one-sided lower bound.
+    sample of that size may be off is taken from it: Wilson's one-sided lower bound. Products of
+    one text are right or wrong together, so the size is theirs over the design effect.
 
     Args:
-        scores: [N]; right: [N].
+        scores: [N]; right: [N]; texts: [N], equal where the text is the same.
 
     Returns:
         In [0, 1]: 0 where all may be assigned; 1 where none may be, or nothing is known.
@@ -201,10 +214,13 @@ def lowest_score(scores: NDArray[np.float32], right: NDArray[np.bool_], promise:
     if len(scores) == 0:
         return 1.0
     order = np.argsort(-scores, kind="stable")
-    scores, right = scores[order], right[order]
+    scores, right, texts = scores[order], right[order], texts[order]
     counts = np.arange(1, len(right) + 1)
-    expected = np.cumsum(calibrated_shares(scores, right)) / counts
-    surely = _lower_bound(expected, counts, promise.confidence)
+    shares = calibrated_shares(scores, right)
+    expected = np.cumsum(shares) / counts
+    # Of what the score does not say: that it is sure of a text alike is no luck.
+    effective = counts / design_effect(right - shares, texts)
+    surely = _lower_bound(expected, effective, promise.confidence)
     # A threshold takes all products of its score: only the last of equal ones is a cut.
     cut = np.append(scores[1:] != scores[:-1], True)
     good = np.flatnonzero((surely >= promise.target) & cut)
@@ -214,7 +230,7 @@ def lowest_score(scores: NDArray[np.float32], right: NDArray[np.bool_], promise:
 
 
 def _lower_bound(
-    shares: NDArray[np.float64], counts: NDArray[np.int64], confidence: float
+    shares: NDArray[np.float64], counts: NDArray[np.float64], confidence: float
 ) -> NDArray[np.float64]:
     """Wilson's bound that shares [N] of samples of ``counts`` [N] lie above so surely."""
     z = NormalDist().inv_cdf(confidence)

@@ -38,6 +38,7 @@ from training.features import encoder_digest
 from training.predictions import plan
 from training.processes import Processes, one_process
 from training.recipe import SETTINGS, DhpcSettings, Recipe
+from training.same_texts import text_keys
 from training.table_rows import (
     Asked,
     is_trained,
@@ -167,7 +168,7 @@ def compare_categories(asked: Asked, say: Callable[[str], object] = print) -> Ca
         name=asked.table,
         data=asked.data.name,
         split=asked.split,
-        products=measuring.num_products,
+        texts=measuring.texts,
         recipe=asked.recipe or table.recipe,
         results=results,
         command=asked.command(asked.recipe or table.recipe),
@@ -224,7 +225,7 @@ class _Measuring:
         self._split = split
         self._items: dict[str, _Items] = {}
         self._states: dict[str, Tensor] = {}
-        self.num_products = data.count(split)
+        self.texts = text_keys(item.product for item in data.products(split))
 
     def of(self, recipe: Recipe) -> RowResult:
         """What a row's release does with the split, whose texts may be dropped as in training."""

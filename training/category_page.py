@@ -54,6 +54,7 @@ class CategoryComparison:
     Attributes:
         rows: key, name, the key that its gains are over, and the paper's gains in points.
         results: by key.
+        texts: [N], of the split's products, equal where the text is the same.
         heads_alone: the encoder was frozen.
     """
 
@@ -63,7 +64,7 @@ class CategoryComparison:
     name: str
     data: str
     split: str
-    products: int
+    texts: NDArray[np.int64]
     recipe: str
     results: Mapping[str, RowResult]
     command: str
@@ -84,11 +85,11 @@ def write_category_page(found: CategoryComparison, out: Path) -> None:
         [
             found.about + ".",
             "",
-            f"{found.products:,} products of {found.split}, recipe `{found.recipe}`. Accuracies in "
-            "per cent; gains in points over the row that is named, with 95 % intervals over the "
-            "products: `within noise` where the interval holds 0, else whether the sign is the "
-            "paper's. The paper's gains are of its own data, one department's leaves among them, "
-            "without intervals.",
+            f"{len(found.texts):,} products of {found.split}, recipe `{found.recipe}`. Accuracies "
+            "in per cent; gains in points over the row that is named, with 95 % intervals over the "
+            "products' texts: `within noise` where the interval holds 0, else whether the sign is "
+            "the paper's. The paper's gains are of its own data, one department's leaves among "
+            "them, without intervals.",
             *(["", _HEADS_ALONE] if found.heads_alone else []),
         ],
         found.command,
@@ -108,7 +109,9 @@ def _section(found: CategoryComparison, part: tuple[str, str, str, str]) -> Sect
         cells = [name, _per_cent(result.measures[measure]), "", "", "", ""]
         cells[4] = f"{paper[key]:+.2f}" if key in paper else ""
         if against is not None and against in found.results:
-            gain, half = gain_of(getattr(result, right), getattr(found.results[against], right))
+            gain, half = gain_of(
+                getattr(result, right), getattr(found.results[against], right), found.texts
+            )
             cells[2:4] = [f"{gain:+.2f} ± {half:.2f}", against]
             cells[5] = verdict(gain, half, paper.get(key))
         lines.append(cells)
@@ -156,7 +159,9 @@ def _coverage(found: CategoryComparison) -> Section:
 
 def _coverage_gain(found: CategoryComparison, row: str, against: str) -> Interval:
     ours, theirs = (found.results[key] for key in (row, against))
-    return coverage_gain((ours.scores, ours.right), (theirs.scores, theirs.right), _TARGET)
+    return coverage_gain(
+        (ours.scores, ours.right), (theirs.scores, theirs.right), found.texts, _TARGET
+    )
 
 
 def _sizes(found: CategoryComparison) -> Section:
@@ -187,7 +192,7 @@ def _json(found: CategoryComparison) -> dict[str, Any]:
             one, other = found.results[row], found.results[against]
             gains[row] = {"over": against}
             for key, _, _, right in _PARTS:
-                gain, half = gain_of(getattr(one, right), getattr(other, right))
+                gain, half = gain_of(getattr(one, right), getattr(other, right), found.texts)
                 gains[row][key] = {"gain": gain, "half_interval": half}
             of_gain = _coverage_gain(found, row, against)
             gains[row]["coverage_at_90"] = {
@@ -197,7 +202,7 @@ def _json(found: CategoryComparison) -> dict[str, Any]:
         "table": found.name,
         "data": found.data,
         "split": found.split,
-        "products": found.products,
+        "products": len(found.texts),
         "recipe": found.recipe,
         "command": found.command,
         "systems": {row: dict(found.results[row].measures) for row, *_ in found.rows},

@@ -37,6 +37,7 @@ from training.options import (
 from training.predictions import predict_products
 from training.processes import Processes
 from training.recipe import FETCHED_RELEASES
+from training.same_texts import text_keys
 
 __all__ = ["Coverage", "DepartmentCoverage", "Kept", "coverage", "coverage_command"]
 
@@ -47,7 +48,8 @@ _TARGET = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a rule assigns: ``accuracy`` is among the assigned, with its 95 % interval."""
+    """What a rule assigns: ``accuracy`` is among the assigned, with its 95 % interval: products of
+    one text count as what they say together."""
 
     products: int
     assigned: int
@@ -56,10 +58,12 @@ class Kept:
     interval: tuple[float, float]
 
     @classmethod
-    def of(cls, right: NDArray[np.bool_], assigned: NDArray[np.bool_]) -> Kept:
-        """From [N] and [N], bool."""
+    def of(
+        cls, right: NDArray[np.bool_], assigned: NDArray[np.bool_], texts: NDArray[np.int64]
+    ) -> Kept:
+        """From [N] and [N], bool, and the products' texts, [N]."""
         share, accuracy = metrics.accuracy_where(right, assigned)
-        interval = metrics.share_interval(int((right & assigned).sum()), int(assigned.sum()))
+        interval = metrics.share_interval(right[assigned], texts[assigned])
         return cls(len(right), int(assigned.sum()), share, accuracy, interval)
 
 
@@ -160,6 +164,7 @@ def coverage(
     )
     categories = found.categories or []
     right = found.right([item.category for item in items])
+    texts = text_keys(item.product for item in items)
     said = read_abstention(release)
     if target is None:
         target = _TARGET if said is None else said.target
@@ -177,10 +182,10 @@ def coverage(
         category_accuracy=float(right.mean()),
         calibration_error=metrics.reliability(found.scores, right).calibration_error,
         threshold=None if said is None else said.overall,
-        one_threshold=None if said is None else Kept.of(right, found.scores >= said.overall),
-        served=Kept.of(right, found.assigned),
-        shared=_shared(release, said, categories, right, found.assigned),
-        departments=_departments(release, said, categories, right, found.assigned, target),
+        one_threshold=None if said is None else Kept.of(right, found.scores >= said.overall, texts),
+        served=Kept.of(right, found.assigned, texts),
+        shared=_shared(release, said, categories, right, found.assigned, texts),
+        departments=_departments(release, said, categories, right, found.assigned, texts, target),
         best_coverage=float(shares[reached[-1]]) if len(reached) else 0.0,
         curve=tuple((float(shares[each]), float(accuracies[each])) for each in places),
     )
@@ -192,6 +197,7 @@ def _departments(
     categories: Sequence[str],
     right: NDArray[np.bool_],
     assigned: NDArray[np.bool_],
+    texts: NDArray[np.int64],
     target: float,
 ) -> tuple[DepartmentCoverage, ...]:
     """Departments that any product is predicted to be of, those with most products first."""
@@ -207,7 +213,7 @@ def _departments(
     found = []
     for department in dict.fromkeys(predicted.tolist()):
         of = predicted == department
-        kept = Kept.of(right[of], assigned[of])
+        kept = Kept.of(right[of], assigned[of], texts[of])
         fitted = None if said is None else said.departments.get(department)
         found.append(
             DepartmentCoverage(
@@ -230,12 +236,13 @@ def _shared(
     categories: Sequence[str],
     right: NDArray[np.bool_],
     assigned: NDArray[np.bool_],
+    texts: NDArray[np.int64],
 ) -> Kept | None:
     if said is None:
         return None
     sharing = {name for name, each in said.departments.items() if not each.own}
     of = np.array([release.taxonomy.department_of(each) in sharing for each in categories])
-    return Kept.of(right[of], assigned[of]) if of.any() else None
+    return Kept.of(right[of], assigned[of], texts[of]) if of.any() else None
 
 
 def _verdict(kept: Kept, target: float) -> str:

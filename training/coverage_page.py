@@ -113,7 +113,8 @@ def _table(found: Coverage) -> Section:
     columns = ["predicted department", "valid", "threshold is", "threshold", "products"]
     columns += ["accuracy of all", "assigned", "coverage", "accuracy", "95 % interval", "target"]
     note = (
-        "Kept: the target lies in the realised accuracy's 95 % interval (Wilson). A department "
+        "Kept: the target lies in the realised accuracy's 95 % interval (Wilson; products of one "
+        "text are right or wrong together, and say as much less as they are alike). A department "
         "whose accuracy is above the target with all of its products assigned cannot come down to "
         "it. A shared threshold is to keep the target for the small departments together."
     )

@@ -144,6 +144,7 @@ class DhpcSystem:
             best.numpy(),
             true,
             departments,
+            split.targets.texts,
             Promise.of(self._settings),
         )
         thresholds = abstention.of_leaves(departments)

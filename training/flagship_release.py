@@ -123,7 +123,9 @@ def _categories(
     head.to(learner.device)
     best, scores = found.rows[:, 0], found.scores[:, 0]
     departments = [fitted.taxonomy.department_of(leaf) for leaf in fitted.categories.ids]
-    abstention = fit_abstention(scores, best, true, departments, promise)
+    abstention = fit_abstention(
+        scores, best, true, departments, learner.valid_split.targets.texts, promise
+    )
     thresholds = abstention.of_leaves(departments)
     assigned = scores >= thresholds[best]
     right = best == true

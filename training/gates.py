@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training import metrics
+from training.design_effect import text_rows
 
 __all__ = ["Answers", "GateResult", "Gates", "judge", "worse_by_chance"]
 
@@ -24,7 +25,7 @@ class Gates:
         overall: category accuracy of all held-out products (the share whose labels are all right,
             where there is no category model).
         department: the same of the products of a true department; a greater fall counts
-            only where chance makes it less often than ``significance``: few products vary.
+            only where chance makes it less often than ``significance``: few texts vary.
         calibration: rise of the calibration error, and fall of the accuracy among what is assigned
             below the target or the former one, whichever is lower.
         attributes: micro F1 of attributes, masked by the predicted category (by the true one where
@@ -81,12 +82,18 @@ class GateResult:
 
 
 def judge(
-    old: Answers, new: Answers, departments: Sequence[str], target: float, gates: Gates
+    old: Answers,
+    new: Answers,
+    departments: Sequence[str],
+    texts: NDArray[np.int64],
+    target: float,
+    gates: Gates,
 ) -> list[GateResult]:
     """Every gate, overall first; those of calibration where both releases have a category model.
 
     Args:
         departments: [N], name of each product's true department.
+        texts: [N], equal where the text is the same.
         target: accuracy that is wanted among what is assigned.
     """
     count = len(old.right)
@@ -96,7 +103,8 @@ def judge(
     distinct = sorted(set(departments))
     for name in distinct:
         of = names == name
-        results.append(_department(name, old.right[of], new.right[of], len(distinct), gates))
+        rights = old.right[of], new.right[of]
+        results.append(_department(name, *rights, texts[of], len(distinct), gates))
     results += _calibration(old, new, target, gates)
     if old.attribute_f1 is not None and new.attribute_f1 is not None:
         worst = old.attribute_f1 - gates.attributes
@@ -136,6 +144,7 @@ def _department(
     name: str,
     old: NDArray[np.bool_],
     new: NDArray[np.bool_],
+    texts: NDArray[np.int64],
     num_departments: int,
     gates: Gates,
 ) -> GateResult:
@@ -143,7 +152,9 @@ def _department(
     worst = before - gates.department
     if now >= worst:
         return GateResult(f"department {name}", before, now, worst, len(old), passed=True)
-    chance = worse_by_chance(int((old & ~new).sum()), int((~old & new).sum()))
+    # Products of one text turn together: each text is one change, to where most of its own went.
+    turned = np.bincount(text_rows(texts), new.astype(np.int64) - old)
+    chance = worse_by_chance(int((turned < 0).sum()), int((turned > 0).sum()))
     limit = gates.significance / num_departments
     return GateResult(
         f"department {name}",
@@ -159,8 +170,8 @@ def _department(
 def worse_by_chance(lost: int, won: int) -> float:
     """Probability of at least ``lost`` losses among all changes, were both as likely.
 
-    McNemar's exact test, one-sided: ``lost`` products were right before and are wrong now, ``won``
-    the other way round.
+    McNemar's exact test, one-sided: ``lost`` texts were right before and are wrong now, ``won`` the
+    other way round.
     """
     changes = lost + won
     # By symmetry the ways to win at most ``won``, each from the one before it.

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import f1_score
 
+from training.design_effect import design_effect
+
 __all__ = [
     "LabelMeasures",
     "Reliability",
@@ -185,13 +187,19 @@ def share_by_group(
     return {group: (counts[group], hits[group] / counts[group]) for group in sorted(counts)}
 
 
-def share_interval(hits: int, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share; (0, 1) where there is nothing to count.
+def share_interval(correct: NDArray[np.bool_], texts: NDArray[np.int64]) -> tuple[float, float]:
+    """Wilson's 95 % interval of the share of correct ones; (0, 1) where there are no products.
 
-    With z the normal's 0.975 quantile ``(h + z^2/2 +- z sqrt(h (n - h)/n + z^2/4)) / (n + z^2)``.
+    With z the normal's 0.975 quantile ``(h + z^2/2 +- z sqrt(h (n - h)/n + z^2/4)) / (n + z^2)``,
+    n and h by the design effect: products of one text are right or wrong together.
+
+    Args:
+        correct: [N]. texts: [N], equal where the text is the same.
     """
-    if count == 0:
+    if len(correct) == 0:
         return 0.0, 1.0
+    count = len(correct) / design_effect(correct, texts)
+    hits = float(correct.mean()) * count
     middle = hits + _Z**2 / 2
     reach = _Z * sqrt(hits * (count - hits) / count + _Z**2 / 4)
     total = count + _Z**2

@@ -1,8 +1,9 @@
 """Is one system better than another, or did this sample of products favour it?
 
-The products of a split are drawn again with replacement, the same ones for both systems, and both
-are measured on each draw (Efron 1979; paired, as Koehn 2004 has it). The middle 95 % of what comes
-out is the interval.
+The texts of a split are drawn again with replacement, the same ones for both systems, and both
+are measured on the products of each draw (Efron 1979; paired, as Koehn 2004 has it). Texts, because
+the products of one are right or wrong together: drawn one by one they would make an interval too
+narrow. The middle 95 % of what comes out is the interval.
 
 Legend: N products, C classes, L labels, K measures.
 """
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from training.design_effect import text_rows
 
 __all__ = ["Interval", "attribute_figures", "category_figures", "intervals"]
 
@@ -31,23 +34,24 @@ class Interval:
 
 
 def intervals(
-    measure: Figures, num_products: int, *, rounds: int = 1000, seed: int = 1
+    measure: Figures, texts: NDArray[np.int64], *, rounds: int = 1000, seed: int = 1
 ) -> list[Interval]:
     """Intervals of K figures.
 
     Args:
         measure: of products that count as often as drawn, [N], the K figures. For a paired
             interval: the difference of two systems'.
+        texts: [N], equal where the text is the same (``training.same_texts.text_keys``).
         rounds: draws.
     """
     random = np.random.default_rng(seed)
-    whole = measure(np.ones(num_products))
+    whole = measure(np.ones(len(texts)))
+    rows = text_rows(texts)
+    size = int(rows.max()) + 1
     drawn = np.stack(
         [
             measure(
-                np.bincount(
-                    random.integers(0, num_products, num_products), minlength=num_products
-                ).astype(np.float64)
+                np.bincount(random.integers(0, size, size), minlength=size)[rows].astype(np.float64)
             )
             for _ in range(rounds)
         ]

@@ -181,6 +181,7 @@ def _write(
             columns.put("leaves", targets.leaves)
             columns.put("mask_rows", targets.mask_rows)
             columns.put_ragged("positives", targets.positives)
+            columns.put("texts", targets.texts)
             for name, ragged in prepared.arrays.items():
                 columns.put_ragged(f"array.{name}", ragged)
             advance(len(chunk))
@@ -259,6 +260,7 @@ def _read(entry: Path, digest: str, labeller: Labeller) -> SplitOnDisk:
             rows("leaves", np.int64),
             rows("mask_rows", np.int64),
             ragged("positives"),
+            rows("texts", np.int64),
             labeller.masks,
         ),
         digest,

@@ -194,7 +194,7 @@ class FlagshipSettings:
     dropout: Dropout = 0.2
     rates: Rates = field(default_factory=Rates)
     target_accuracy: Share = 0.9
-    target_confidence: Confidence = 0.95
+    target_confidence: Confidence = 0.9
     abstention: By = "department"
     served_tables: Literal["float32", "float16"] = "float32"
 
@@ -321,7 +321,7 @@ class DhpcSettings:
     embedding_rate: Rate = 1e-2
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     target_accuracy: Share = 0.9
-    target_confidence: Confidence = 0.95
+    target_confidence: Confidence = 0.9
     abstention: By = "overall"
 
     def __post_init__(self) -> None:

@@ -37,6 +37,7 @@ from training.processes import Processes, one_process
 from training.recipe import AveBertSettings, Recipe, SystemSettings
 from training.refresh_data import RefreshData, write_refresh_data
 from training.run import check_target, fit_system
+from training.same_texts import text_keys
 from training.successor import refuse_same
 from training.system import Job, System
 
@@ -184,6 +185,7 @@ def refresh(
                 before,
                 now,
                 _departments(data.taxonomy, items),
+                text_keys(item.product for item in items),
                 target,
                 gates or Gates(),
             )

@@ -36,6 +36,7 @@ from training.options import (
 from training.predictions import predict_products
 from training.processes import Processes, one_process
 from training.recipe import FETCHED_RELEASES, By
+from training.same_texts import text_keys
 from training.successor import refuse_same, version_after
 
 __all__ = ["rethreshold", "rethreshold_command"]
@@ -87,8 +88,9 @@ def rethreshold(
     row_of = release.categories.row_of
     rows = np.array([row_of[each] for each in found.categories or []], dtype=np.int64)
     true = np.array([row_of.get(item.category, -1) for item in items], dtype=np.int64)
+    texts = text_keys(item.product for item in items)
     departments = [release.taxonomy.department_of(leaf) for leaf in release.categories.ids]
-    abstention = fit_abstention(found.scores, rows, true, departments, promise)
+    abstention = fit_abstention(found.scores, rows, true, departments, texts, promise)
     thresholds = abstention.of_leaves(departments)
     right = rows == true
     coverage, accuracy = metrics.accuracy_where(right, found.scores >= thresholds[rows])

@@ -8,14 +8,15 @@ n-gram that only they hold says nothing of other products, however many variants
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.prepare import Ragged
+from models.product import Product
 
-__all__ = ["first_of_each", "same_texts"]
+__all__ = ["first_of_each", "same_texts", "text_keys"]
 
 
 def same_texts(arrays: Mapping[str, Ragged]) -> Ragged:
@@ -45,3 +46,19 @@ def same_texts(arrays: Mapping[str, Ragged]) -> Ragged:
 def first_of_each(texts: Ragged) -> NDArray[np.int64]:
     """The first product of each text, [T]."""
     return texts.values[texts.indptr[:-1]].astype(np.int64, copy=False)
+
+
+def text_keys(products: Iterable[Product]) -> NDArray[np.int64]:
+    """A number for what each product says, [N], int64: the same where all its fields are.
+
+    Whatever a model reads of them: by these, systems that read differently are compared.
+    """
+    return np.fromiter(map(_text_key, products), dtype=np.int64)
+
+
+def _text_key(product: Product) -> int:
+    digest = hashlib.blake2b(digest_size=8)
+    for field in (product.title, product.description, *product.bullets):
+        part = field.encode("utf-8", "surrogatepass")
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return int.from_bytes(digest.digest(), "little", signed=True)

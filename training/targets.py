@@ -16,6 +16,7 @@ from models.labels import LabelSpace, Masks
 from models.prepare import Ragged
 from models.taxonomy import Taxonomy, attribute_rows, compile_masks, label_id
 from training.data import LabelledProduct
+from training.same_texts import text_keys
 
 __all__ = [
     "Labeller",
@@ -64,12 +65,14 @@ class Targets:
         leaves: [N], int64, row in the category space.
         mask_rows: [N], int64, as ``leaves`` where an attribute can be learned, else -1.
         positives: N rows of label rows, int64, each relevant to the product's category.
+        texts: [N], int64, equal where the text is the same (``same_texts.text_keys``).
         masks: relevant labels per category row.
     """
 
     leaves: NDArray[np.int64]
     mask_rows: NDArray[np.int64]
     positives: Ragged
+    texts: NDArray[np.int64]
     masks: Masks
 
 
@@ -162,6 +165,7 @@ class Labeller:
             np.array(leaves, dtype=np.int64),
             np.array(mask_rows, dtype=np.int64),
             Ragged(flat, indptr),
+            text_keys(products[place].product for place in kept),
             self.masks,
         )
 

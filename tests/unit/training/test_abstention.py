@@ -17,7 +17,7 @@ from models.release import read_release
 from tests.releases import TAXONOMY, reseal
 from training.abstention import (
     CALIBRATION_FILE,
-    MIN_PREDICTIONS,
+    MIN_TEXTS,
     Abstention,
     DepartmentThreshold,
     Promise,
@@ -32,18 +32,24 @@ SURELY = Promise(0.9, "department", 0.95)
 
 
 def drawn(
-    count: int, seed: int, *, sharper: float = 1.0
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Scores, and answers that are right as often as the scores say, or not quite."""
+    count: int, seed: int, *, sharper: float = 1.0, variants: int = 1
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
+    """Scores, answers that are right as often as the scores say, or not quite, and texts.
+
+    Args:
+        variants: products of each text, which are answered alike.
+    """
     random = np.random.default_rng(seed)
-    scores = random.beta(2, 1, count)
+    scores = random.beta(2, 1, count // variants)
     odds = (scores / (1 - scores)) ** sharper
-    return scores.astype(np.float32), random.random(count) < odds / (1 + odds)
+    right = random.random(len(scores)) < odds / (1 + odds)
+    texts = np.arange(len(scores))
+    return tuple(np.repeat(each, variants) for each in (scores.astype(np.float32), right, texts))
 
 
 @pytest.mark.parametrize("sharper", [0.6, 1.0, 1.5])
 def test_the_target_is_kept_on_other_products(sharper: float) -> None:
-    other, right = drawn(200_000, 0, sharper=sharper)
+    other, right, _ = drawn(200_000, 0, sharper=sharper)
     realised = []
     for seed in range(1, 21):
         threshold = lowest_score(*drawn(2_000, seed, sharper=sharper), EXPECTED)
@@ -51,20 +57,21 @@ def test_the_target_is_kept_on_other_products(sharper: float) -> None:
     assert np.mean(realised) == pytest.approx(0.9, abs=0.004)
 
 
-@pytest.mark.parametrize("count", [300, 2_000])
-def test_the_target_is_kept_as_surely_as_promised(count: int) -> None:
-    other, right = drawn(200_000, 0)
+@pytest.mark.parametrize(("count", "variants"), [(300, 1), (2_000, 1), (4_000, 8)])
+def test_the_target_is_kept_as_surely_as_promised(count: int, variants: int) -> None:
+    """Of products that share texts too, which say less than as many that do not."""
+    other, right, _ = drawn(200_000, 0)
     kept = {EXPECTED: 0, SURELY: 0}
     for promise in kept:
         for seed in range(1, 101):
-            assigned = other >= lowest_score(*drawn(count, seed), promise)
+            assigned = other >= lowest_score(*drawn(count, seed, variants=variants), promise)
             kept[promise] += not assigned.any() or bool(right[assigned].mean() >= 0.9)
     assert 35 <= kept[EXPECTED] <= 65
     assert 89 <= kept[SURELY] <= 100
 
 
 def test_the_bound_takes_no_more_than_it_has_to() -> None:
-    other, _ = drawn(200_000, 0)
+    other, _, _ = drawn(200_000, 0)
     shares = [(other >= lowest_score(*drawn(2_000, seed), SURELY)).mean() for seed in range(20)]
     # 36 % could be assigned by one who knew the odds.
     assert np.mean(shares) > 0.25
@@ -88,6 +95,7 @@ def test_wilsons_bound(right: int, target: float, assigned: bool) -> None:
     found = lowest_score(
         np.full(count, 0.5, dtype=np.float32),
         np.arange(count) < right,
+        np.arange(count),
         Promise(target, "overall", 0.95),
     )
     assert found == (0 if assigned else 1)
@@ -120,38 +128,46 @@ def test_scores_of_nought_and_one_are_taken() -> None:
 
 
 def test_all_right_all_wrong_and_nothing() -> None:
-    scores = np.array([0.9, 0.8], dtype=np.float32)
-    assert lowest_score(scores, np.array([True, True]), EXPECTED) == 0
-    assert lowest_score(scores, np.array([True, True]), SURELY) == 1
-    assert lowest_score(scores, np.array([False, False]), EXPECTED) == 1
-    assert lowest_score(np.ones(1, dtype=np.float32), np.zeros(1, dtype=bool), EXPECTED) == 1
-    assert lowest_score(np.empty(0, dtype=np.float32), np.empty(0, dtype=bool), EXPECTED) == 1
+    scores, texts = np.array([0.9, 0.8], dtype=np.float32), np.arange(2)
+    assert lowest_score(scores, np.array([True, True]), texts, EXPECTED) == 0
+    assert lowest_score(scores, np.array([True, True]), texts, SURELY) == 1
+    assert lowest_score(scores, np.array([False, False]), texts, EXPECTED) == 1
+    one = np.ones(1, dtype=np.float32), np.zeros(1, dtype=bool), texts[:1]
+    assert lowest_score(*one, EXPECTED) == 1
+    assert lowest_score(*(each[:0] for each in one), EXPECTED) == 1
 
 
 def test_equal_scores_are_taken_together() -> None:
     scores = np.repeat([0.9, 0.5, 0.1], 100).astype(np.float32)
     right = np.tile(np.arange(100), 3) < np.repeat([99, 70, 10], 100)
-    threshold = lowest_score(scores, right, EXPECTED)
+    threshold = lowest_score(scores, right, np.arange(300), EXPECTED)
     assert (scores >= threshold).sum() in (100, 200)
 
 
+def test_products_of_a_text_show_no_more_than_it() -> None:
+    """30 products that are right show 0.9 as surely as wanted; ten texts of three each do not."""
+    scores, right = np.full(30, 0.5, dtype=np.float32), np.ones(30, dtype=bool)
+    assert lowest_score(scores, right, np.arange(30), SURELY) == 0
+    assert lowest_score(scores, right, np.arange(30) // 3, SURELY) == 1
+
+
 def test_small_departments_share_a_threshold() -> None:
-    sizes = {"large": 5 * MIN_PREDICTIONS, "small": MIN_PREDICTIONS - 1, "tiny": 30, "unseen": 0}
-    scores, right = drawn(sum(sizes.values()), 7)
+    sizes = {"large": 5 * MIN_TEXTS, "small": MIN_TEXTS - 1, "tiny": 30, "unseen": 0}
+    scores, right, texts = drawn(sum(sizes.values()), 7)
     departments = list(sizes)
     rows = np.repeat(np.arange(4), list(sizes.values()))
-    found = fit_abstention(scores, rows, np.where(right, rows, -1), departments, EXPECTED)
+    found = fit_abstention(scores, rows, np.where(right, rows, -1), departments, texts, EXPECTED)
     own = {name: each.own for name, each in found.departments.items()}
     assert own == {"large": True, "small": False, "tiny": False, "unseen": False}
     assert {name: each.products for name, each in found.departments.items()} == sizes
     pooled = rows > 0
-    shared = lowest_score(scores[pooled], right[pooled], EXPECTED)
+    shared = lowest_score(scores[pooled], right[pooled], texts[pooled], EXPECTED)
     assert [found.departments[name].threshold for name in departments[1:]] == [shared] * 3
     of_large = rows == 0
     assert found.departments["large"].threshold == lowest_score(
-        scores[of_large], right[of_large], EXPECTED
+        scores[of_large], right[of_large], texts[of_large], EXPECTED
     )
-    assert found.overall == lowest_score(scores, right, EXPECTED)
+    assert found.overall == lowest_score(scores, right, texts, EXPECTED)
     leaves = found.of_leaves(["tiny", "large", "tiny"])
     assert leaves.dtype == np.float32
     assert (
@@ -160,11 +176,22 @@ def test_small_departments_share_a_threshold() -> None:
     )
 
 
+def test_a_department_of_few_texts_is_small() -> None:
+    scores, right, texts = drawn(4 * MIN_TEXTS, 2)
+    rows = np.repeat([0, 1], 2 * MIN_TEXTS)
+    given = scores, rows, np.where(right, rows, -1), ["many", "few"]
+    found = fit_abstention(*given, texts, EXPECTED)
+    assert found.departments["few"].own
+    found = fit_abstention(*given, np.where(rows == 0, texts, texts // 4 + len(texts)), EXPECTED)
+    assert found.departments["many"].own
+    assert not found.departments["few"].own
+
+
 def test_too_few_products_share_the_threshold_of_all() -> None:
-    scores, right = drawn(MIN_PREDICTIONS + 40, 1)
-    rows = np.repeat([0, 1], [MIN_PREDICTIONS, 40])
+    scores, right, texts = drawn(MIN_TEXTS + 40, 1)
+    rows = np.repeat([0, 1], [MIN_TEXTS, 40])
     promise = Promise(0.9, "overall", 0.5)
-    found = fit_abstention(scores, rows, np.where(right, rows, -1), ["a", "b"], promise)
+    found = fit_abstention(scores, rows, np.where(right, rows, -1), ["a", "b"], texts, promise)
     assert found.departments["b"].threshold == found.overall
     assert found.of_leaves(["a", "b"]).tolist() == np.float32([found.overall] * 2).tolist()
 

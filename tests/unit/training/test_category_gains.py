@@ -9,9 +9,14 @@ from training.category_gains import coverage_gain, gain_of, verdict
 def test_gains_have_intervals() -> None:
     ours = np.array([True] * 60 + [False] * 40)
     theirs = np.array([True] * 50 + [False] * 50)
-    gain, half = gain_of(ours, theirs)
+    texts = np.arange(100)
+    gain, half = gain_of(ours, theirs, texts)
     assert gain == pytest.approx(10)
     assert half == pytest.approx(196 * np.sqrt(0.1 * 0.9 / 100))
+    # Ten by ten they change together: as ten products that change.
+    together, wider = gain_of(ours, theirs, texts // 10)
+    assert together == gain
+    assert wider == pytest.approx(196 * np.sqrt(0.1 * 0.9 / 10), rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -38,11 +43,12 @@ def test_coverage_at_a_target_is_compared_on_the_same_products() -> None:
     ours = np.arange(200) < 100
     ours[100::2] = True
     theirs = np.arange(200) % 2 == 0
-    found = coverage_gain((scores, ours), (scores, theirs), 0.9)
+    texts = np.arange(200)
+    found = coverage_gain((scores, ours), (scores, theirs), texts, 0.9)
     # The other's best product is right, and nothing more reaches the target.
     assert found.figure == pytest.approx((125 - 1) / 200, abs=0.011)
     assert 0.4 < found.low < found.figure < found.high < 0.8
-    same = coverage_gain((scores, ours), (scores, ours), 0.9)
+    same = coverage_gain((scores, ours), (scores, ours), texts, 0.9)
     assert (same.figure, same.low, same.high) == (0, 0, 0)
-    none = coverage_gain((scores, ours), (scores, np.zeros(200, dtype=bool)), 0.9)
+    none = coverage_gain((scores, ours), (scores, np.zeros(200, dtype=bool)), texts, 0.9)
     assert none.figure == pytest.approx(0.625, abs=0.011)

@@ -33,6 +33,7 @@ def split(encoded: np.ndarray | None = None) -> Split:
             np.array([0, 1]),
             np.array([0, -1]),
             Ragged(np.array([1]), np.array([0, 1, 1])),
+            np.array([0, 1]),
             masks,
         ),
         encoded,

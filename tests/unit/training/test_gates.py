@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.gates import Answers, Gates, judge, worse_by_chance
+from training.gates import Answers, GateResult, Gates, judge, worse_by_chance
 
 
 def answers(right: list[int] | np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Answers:
@@ -14,8 +14,19 @@ def answers(right: list[int] | np.ndarray[tuple[int], np.dtype[np.bool_]]) -> An
     return Answers(found, found.astype(np.float32), np.ones(len(found), dtype=bool), 0.5)
 
 
-def failed(old: Answers, new: Answers, departments: list[str], gates: Gates) -> list[str]:
-    return [each.gate for each in judge(old, new, departments, 0.9, gates) if not each.passed]
+def judged(
+    old: Answers, new: Answers, departments: list[str], gates: Gates, *, variants: int = 1
+) -> list[GateResult]:
+    """Each ``variants`` products one after the other are of one text."""
+    texts = np.arange(len(departments)) // variants
+    return judge(old, new, departments, texts, 0.9, gates)
+
+
+def failed(
+    old: Answers, new: Answers, departments: list[str], gates: Gates, *, variants: int = 1
+) -> list[str]:
+    found = judged(old, new, departments, gates, variants=variants)
+    return [each.gate for each in found if not each.passed]
 
 
 def test_the_same_answers_pass() -> None:
@@ -35,7 +46,7 @@ def test_a_department_may_not_pay_for_the_others() -> None:
     new = answers([1] * 60 + [0] * 40 + [1] * 100)
     departments = ["a"] * 100 + ["b"] * 100
     assert failed(old, new, departments, Gates()) == ["department a"]
-    told = next(r for r in judge(old, new, departments, 0.9, Gates()) if not r.passed)
+    told = next(r for r in judged(old, new, departments, Gates()) if not r.passed)
     assert "1.0000 before, 0.6000 now, 0.9900 is allowed, 100 products" in str(told)
     assert "by chance" in str(told)
 
@@ -44,6 +55,27 @@ def test_a_few_products_of_a_department_may_turn_by_chance() -> None:
     old = answers([1, 1, 1, 0] + [0] * 96)
     new = answers([0, 1, 1, 0] + [1] * 96)
     assert failed(old, new, ["a"] * 4 + ["b"] * 96, Gates()) == []
+
+
+def test_variants_of_a_department_turn_together() -> None:
+    """Eight products that turn are no chance where each has a text of its own."""
+    old = answers([1] * 8 + [0] * 88)
+    new = answers([0] * 8 + [1] * 88)
+    departments = ["a"] * 8 + ["b"] * 88
+    assert failed(old, new, departments, Gates()) == ["department a"]
+    assert failed(old, new, departments, Gates(), variants=4) == []
+
+
+def test_a_text_turns_where_most_of_its_products_go() -> None:
+    old = answers([1, 1, 0] * 20 + [0] * 60)
+    new = answers([0, 0, 1] * 20 + [1] * 60)
+    told = next(
+        each
+        for each in judged(old, new, ["a"] * 60 + ["b"] * 60, Gates(), variants=3)
+        if each.gate == "department a"
+    )
+    assert not told.passed
+    assert f"probability {worse_by_chance(20, 0):.2g}," in told.note
 
 
 def test_scores_that_no_longer_say_how_sure_they_are() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -53,12 +55,31 @@ def test_labels_that_cannot_be_given_are_missed() -> None:
 
 def test_an_interval_of_a_difference() -> None:
     better, worse = category_figures(TRUE, TRUE, ALL), category_figures(TRUE, GIVEN, ALL)
-    found = intervals(lambda weights: better(weights) - worse(weights), 300, rounds=200)
+    found = intervals(lambda weights: better(weights) - worse(weights), np.arange(300), rounds=200)
     share = float((TRUE != GIVEN).mean())
     assert found[0].figure == pytest.approx(share)
     error = 1.96 * (share * (1 - share) / 300) ** 0.5
     assert found[0].low == pytest.approx(share - error, abs=error / 2)
     assert found[0].high == pytest.approx(share + error, abs=error / 2)
-    same = intervals(lambda weights: worse(weights) - worse(weights), 300, rounds=50)
+    same = intervals(lambda weights: worse(weights) - worse(weights), np.arange(300), rounds=50)
     assert same[0] == same[1]
     assert (same[0].low, same[0].high) == (0, 0)
+
+
+def test_products_of_a_text_are_drawn_together() -> None:
+    """300 products of 30 texts, each wholly right or wrong: as uncertain as 30 products."""
+    texts = np.repeat(RANDOM.permutation(30), 10)
+    right = texts % 3 > 0
+    given = category_figures(np.ones(300, dtype=np.int64), right.astype(np.int64), ALL)
+    drawn: list[np.ndarray[tuple[int], np.dtype[np.float64]]] = []
+
+    def measure(weights: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Any:
+        drawn.append(weights)
+        return given(weights)
+
+    found = intervals(measure, texts, rounds=300)[0]
+    assert all(len(set(each[texts == 7].tolist())) == 1 for each in drawn)
+    assert max(each.max() for each in drawn) > 2
+    error = 1.96 * (2 / 9 / 30) ** 0.5
+    assert found.figure - found.low == pytest.approx(error, rel=0.25)
+    assert found.high - found.figure == pytest.approx(error, rel=0.25)

@@ -246,7 +246,7 @@ def test_odd_data_is_counted_and_said(encoder: Path, recipe: Recipe, tmp_path: P
 def test_a_promise_that_so_few_products_cannot_show_is_told(recipe: Recipe) -> None:
     assert isinstance(recipe.system, FlagshipSettings)
     said: list[str] = []
-    system = replace(recipe.system, target_accuracy=0.99)
+    system = replace(recipe.system, target_accuracy=0.99, target_confidence=0.95)
     report = fit(replace(recipe, system=system), said.append)
     assert report.metrics["coverage"] == 0
     assert said[-1].startswith("nothing is assigned, all goes to review: 60 valid products show")

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.prepare import Ragged
-from training.same_texts import first_of_each, same_texts
+from models.product import Product
+from training.same_texts import first_of_each, same_texts, text_keys
 
 
 def ragged(*rows: list[int]) -> Ragged:
@@ -33,6 +36,22 @@ def test_no_products() -> None:
     texts = same_texts({"title": ragged()})
     assert len(texts) == 0
     assert first_of_each(texts).tolist() == []
+
+
+def test_what_a_product_says_has_a_number() -> None:
+    said = Product("1", None, "en", "red", "shirt", ("wool", "warm"), (), None)
+    others = [
+        replace(said, title="redshirt", description=""),
+        replace(said, description="wool", bullets=("shirt", "warm")),
+        replace(said, bullets=("wool warm",)),
+        replace(said, bullets=()),
+        replace(said, title="red\ud800"),
+    ]
+    keys = text_keys([said, replace(said, product_id="2", locale="de"), *others])
+    assert keys.dtype == np.int64
+    assert keys[0] == keys[1]
+    assert len(set(keys.tolist())) == 6
+    assert text_keys([]).tolist() == []
 
 
 @settings(deadline=None)
