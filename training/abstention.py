@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 
 from models.errors import ReleaseError
 from models.release import Release
-from training.design_effect import design_effect
+from training.design_effect import alikeness, running_sizes
 from training.recipe import By, Confidence, DhpcSettings, FlagshipSettings
 
 __all__ = [
@@ -74,7 +74,8 @@ class Promise:
         return (
             f"nothing is assigned, all goes to review: {products:,.0f} valid products show no "
             f"score from which {self.target:g} are right with a confidence of {self.confidence:g}; "
-            "give more of them, a lower target, or a confidence of 0.5 (the expected accuracy)"
+            "give more of them (of other texts: those that share one count little), a lower "
+            "target, or a confidence of 0.5 (the expected accuracy)"
         )
 
 
@@ -85,12 +86,14 @@ class DepartmentThreshold:
     Attributes:
         own: fitted on the department's products; else the one shared by the small departments.
         products: of valid, predicted to be of this department. accuracy: among them, unthresholded.
+        texts: different ones of these products; None: a release that does not say.
     """
 
     threshold: float
     own: bool
     products: int
     accuracy: float
+    texts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +174,8 @@ def fit_abstention(
     predicted = of_leaf[rows]
     counts = np.bincount(predicted, minlength=len(names))
     hits = np.bincount(predicted[right], minlength=len(names))
-    num_texts = np.array([len(np.unique(texts[predicted == row])) for row in range(len(names))])
+    pairs = np.unique(np.stack([predicted, texts]), axis=1)
+    num_texts = np.bincount(pairs[0], minlength=len(names))
     overall = lowest_score(scores, right, texts, promise)
     small = num_texts[predicted] < MIN_TEXTS
     shared = overall
@@ -187,6 +191,7 @@ def fit_abstention(
             own,
             int(counts[row]),
             float(hits[row] / max(1, counts[row])),
+            int(num_texts[row]),
         )
     return Abstention(promise.target, promise.by, overall, found, promise.confidence)
 
@@ -203,7 +208,7 @@ def lowest_score(
     of the target is where it was lucky, and what comes next is worse. So the accuracy is that of
     the calibrated scores (``calibrated_shares``), which have three parameters and no luck. What a
     sample of that size may be off is taken from it: Wilson's one-sided lower bound. Products of
-    one text are right or wrong together, so the size is theirs over the design effect.
+    one text are right or wrong together: the size is the products' number over their design effect.
 
     Args:
         scores: [N]; right: [N]; texts: [N], equal where the text is the same.
@@ -218,8 +223,9 @@ def lowest_score(
     counts = np.arange(1, len(right) + 1)
     shares = calibrated_shares(scores, right)
     expected = np.cumsum(shares) / counts
-    # Of what the score does not say: that it is sure of a text alike is no luck.
-    effective = counts / design_effect(right - shares, texts)
+    # Alike in what the score does not say: that all of a text have one score is no luck.
+    alike = alikeness(right - shares, texts)
+    effective = counts / (1 + (running_sizes(texts) - 1) * alike)
     surely = _lower_bound(expected, effective, promise.confidence)
     # A threshold takes all products of its score: only the last of equal ones is a cut.
     cut = np.append(scores[1:] != scores[:-1], True)

@@ -1,8 +1,8 @@
 """``sortiment-train compare`` for a table of categories: the strategies of dhpc-amazon, row by row.
 
 A row is a recipe with some settings changed, and may stand on another row. Gains are over the row
-that it stands on, or over the one it is set against, with 95 % intervals over the products, whose
-answers by both rows are compared one by one.
+that it stands on, or over the one it is set against, on the same products, with 95 % intervals
+over their texts as the data set has them.
 
 Legend: N products, C leaves.
 """

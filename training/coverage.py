@@ -75,7 +75,7 @@ class DepartmentCoverage:
         accuracy: of all of them, unthresholded.
         threshold: the served one; the lowest, where leaves of the department differ.
         own: by ``training.abstention``; None where the release does not say.
-        valid_products: that it was fitted on; None likewise.
+        valid_products, valid_texts: that it was fitted on; None likewise.
         verdict: ``kept``: the target lies in the interval. ``above, all assigned``: the accuracy is
             above it and nothing is left to assign. ``above``, ``below``. ``nothing assigned``.
     """
@@ -86,6 +86,7 @@ class DepartmentCoverage:
     threshold: float
     own: bool | None
     valid_products: int | None
+    valid_texts: int | None
     kept: Kept
     verdict: str
 
@@ -223,6 +224,7 @@ def _departments(
                 served[department],
                 None if fitted is None else fitted.own,
                 None if fitted is None else fitted.products,
+                None if fitted is None else fitted.texts,
                 kept,
                 _verdict(kept, target),
             )

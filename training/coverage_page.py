@@ -101,7 +101,8 @@ def _table(found: Coverage) -> Section:
         rows.append(
             [
                 each.name,
-                "" if each.valid_products is None else f"{each.valid_products:,}",
+                _count(each.valid_products),
+                _count(each.valid_texts),
                 source,
                 f"{each.threshold:.4f}",
                 f"{each.kept.products:,}",
@@ -110,7 +111,8 @@ def _table(found: Coverage) -> Section:
                 each.verdict,
             ]
         )
-    columns = ["predicted department", "valid", "threshold is", "threshold", "products"]
+    columns = ["predicted department", "valid", "its texts", "threshold is", "threshold"]
+    columns += ["products"]
     columns += ["accuracy of all", "assigned", "coverage", "accuracy", "95 % interval", "target"]
     note = (
         "Kept: the target lies in the realised accuracy's 95 % interval (Wilson; products of one "
@@ -119,6 +121,10 @@ def _table(found: Coverage) -> Section:
         "it. A shared threshold is to keep the target for the small departments together."
     )
     return Section("By department, as served", columns, rows, note)
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
 
 
 def _cells(kept: Kept) -> list[str]:

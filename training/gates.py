@@ -152,9 +152,9 @@ def _department(
     worst = before - gates.department
     if now >= worst:
         return GateResult(f"department {name}", before, now, worst, len(old), passed=True)
-    # Products of one text turn together: each text is one change, to where most of its own went.
-    turned = np.bincount(text_rows(texts), new.astype(np.int64) - old)
-    chance = worse_by_chance(int((turned < 0).sum()), int((turned > 0).sum()))
+    # Products of one text turn together.
+    turned = np.bincount(text_rows(texts), new.astype(np.int64) - old).astype(np.int64)
+    chance = worse_by_chance(turned)
     limit = gates.significance / num_departments
     return GateResult(
         f"department {name}",
@@ -163,20 +163,28 @@ def _department(
         worst,
         len(old),
         passed=chance >= limit,
-        note=f"so much or more by chance with probability {chance:.2g}, refused below {limit:.2g}",
+        note=f"{(turned < 0).sum():,} texts lost, {(turned > 0).sum():,} won: so much or more by "
+        f"chance with probability {chance:.2g}, refused below {limit:.2g}",
     )
 
 
-def worse_by_chance(lost: int, won: int) -> float:
-    """Probability of at least ``lost`` losses among all changes, were both as likely.
+def worse_by_chance(turned: NDArray[np.int64]) -> float:
+    """Probability of at least so great a loss, were a text's gain and loss as likely.
 
-    McNemar's exact test, one-sided: ``lost`` texts were right before and are wrong now, ``won`` the
-    other way round.
+    The exact sign-flip test, one-sided: with one product to each text it is McNemar's.
+
+    Args:
+        turned: [T], products of each text that were wrong before and are right now, less those
+            that were right and are wrong.
     """
-    changes = lost + won
-    # By symmetry the ways to win at most ``won``, each from the one before it.
-    ways = total = 1
-    for each in range(won):
-        ways = ways * (changes - each) // (each + 1)
-        total += ways
-    return total / int(2**changes)
+    sizes, counts = np.unique(np.abs(turned[turned != 0]), return_counts=True)
+    # How likely each number of products is to be of the texts that gain: a sum of independent
+    # halves, by its characteristic function.
+    places = np.arange(int((sizes * counts).sum()) + 1)
+    found = np.ones(len(places), dtype=np.complex128)
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        turns = places * size % len(places) / len(places)
+        found *= ((1 + np.exp(-2j * np.pi * turns)) / 2) ** count
+    likely = np.fft.ifft(found).real
+    gained = int(turned[turned > 0].sum())
+    return float(np.clip(likely[: gained + 1].sum(), 0.0, 1.0))

@@ -203,7 +203,9 @@ def share_interval(correct: NDArray[np.bool_], texts: NDArray[np.int64]) -> tupl
     middle = hits + _Z**2 / 2
     reach = _Z * sqrt(hits * (count - hits) / count + _Z**2 / 4)
     total = count + _Z**2
-    return max(0.0, (middle - reach) / total), min(1.0, (middle + reach) / total)
+    low, high = (middle - reach) / total, (middle + reach) / total
+    # To the digit, where all are right or none is.
+    return (low if correct.any() else 0.0), (1.0 if correct.all() else high)
 
 
 def _f1(hits: int, num_predicted: int, num_true: int) -> tuple[float, float, float]:

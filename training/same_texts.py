@@ -51,7 +51,8 @@ def first_of_each(texts: Ragged) -> NDArray[np.int64]:
 def text_keys(products: Iterable[Product]) -> NDArray[np.int64]:
     """A number for what each product says, [N], int64: the same where all its fields are.
 
-    Whatever a model reads of them: by these, systems that read differently are compared.
+    Whatever a model reads of them: by these, systems that read differently are compared. Variants
+    whose titles name a size or a colour differ, and count as texts of their own.
     """
     return np.fromiter(map(_text_key, products), dtype=np.int64)
 

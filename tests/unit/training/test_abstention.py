@@ -70,11 +70,31 @@ def test_the_target_is_kept_as_surely_as_promised(count: int, variants: int) -> 
     assert 89 <= kept[SURELY] <= 100
 
 
-def test_the_bound_takes_no_more_than_it_has_to() -> None:
+@pytest.mark.parametrize(("count", "variants"), [(2_000, 1), (16_000, 8)])
+def test_the_bound_takes_no_more_than_it_has_to(count: int, variants: int) -> None:
     other, _, _ = drawn(200_000, 0)
-    shares = [(other >= lowest_score(*drawn(2_000, seed), SURELY)).mean() for seed in range(20)]
+    found = [lowest_score(*drawn(count, seed, variants=variants), SURELY) for seed in range(20)]
     # 36 % could be assigned by one who knew the odds.
-    assert np.mean(shares) > 0.25
+    assert np.mean([(other >= each).mean() for each in found]) > 0.25
+
+
+def test_only_the_texts_above_a_cut_matter_to_it() -> None:
+    """What few sure products show is not less for the many variants among the unsure ones."""
+    scores, right, texts = drawn(2_000, 4)
+    sure = lowest_score(scores, right, texts, SURELY)
+    below = scores < sure
+    assert 100 < below.sum() < 1_900
+    again = np.where(below, 50, 1)
+    of_variants = (np.repeat(each, again) for each in (scores, right, texts))
+    assert lowest_score(*of_variants, SURELY) == pytest.approx(sure, abs=0.02)
+
+
+def test_a_confidence_of_nine_tenths_wants_fifteen_texts() -> None:
+    """As docs/training.md has it."""
+    usual = Promise(0.9, "department", 0.9)
+    for count, threshold in ((14, 1), (15, 0)):
+        scores = np.full(count, 0.5, dtype=np.float32)
+        assert lowest_score(scores, scores > 0, np.arange(count), usual) == threshold
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def say(release: Path, overall: float) -> None:
         overall,
         {
             "shoes": DepartmentThreshold(0.0, True, 300, 0.8),
-            "bags": DepartmentThreshold(0.0, False, 12, 0.7),
+            "bags": DepartmentThreshold(0.0, False, 12, 0.7, 9),
         },
     )
     (release / CALIBRATION_FILE).write_bytes(said.to_json())
@@ -67,6 +67,18 @@ def test_a_release_that_says_what_its_thresholds_are(release: Path, data: Path) 
     assert found.shared.products == 2
     assert found.best_coverage <= 1
     assert coverage(release, data, target=0.2).best_coverage == 1
+
+
+def test_products_of_one_text_make_the_interval_wider(release: Path, data: Path) -> None:
+    path = data / "test.jsonl.gz"
+    lines = [orjson.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    for line in lines:
+        line["title"] = "Product"
+    path.write_bytes(gzip.compress(b"\n".join(map(orjson.dumps, lines))))
+    found = coverage(release, data)
+    assert found.served.interval == share_interval(np.arange(6) < 2, np.zeros(6, dtype=np.int64))
+    shoes = next(each for each in found.departments if each.name == "Shoes")
+    assert shoes.kept.interval[1] - shoes.kept.interval[0] > 0.75
 
 
 def test_an_older_release_is_measured_too(release: Path, data: Path) -> None:
@@ -107,7 +119,7 @@ def test_the_page(release: Path, data: Path, tmp_path: Path) -> None:
     page = (out / "shop-coverage.md").read_text()
     assert "Hardware: an abacus" in page
     assert "One threshold for all products: 33.33 %" in page
-    assert "| Bags | 12 | shared |" in page
+    assert "| Bags | 12 | 9 | shared |" in page
     figures = orjson.loads((out / "shop-coverage.json").read_bytes())
     assert figures["served"]["accuracy"] == pytest.approx(2 / 6)
     assert str(tmp_path) not in page

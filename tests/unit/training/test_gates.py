@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import comb
 
 import numpy as np
 import pytest
@@ -63,19 +64,27 @@ def test_variants_of_a_department_turn_together() -> None:
     new = answers([0] * 8 + [1] * 88)
     departments = ["a"] * 8 + ["b"] * 88
     assert failed(old, new, departments, Gates()) == ["department a"]
+    told = next(each for each in judged(old, new, departments, Gates()) if not each.passed)
+    assert "8 texts lost, 0 won" in told.note
     assert failed(old, new, departments, Gates(), variants=4) == []
 
 
-def test_a_text_turns_where_most_of_its_products_go() -> None:
-    old = answers([1, 1, 0] * 20 + [0] * 60)
-    new = answers([0, 0, 1] * 20 + [1] * 60)
-    told = next(
-        each
-        for each in judged(old, new, ["a"] * 60 + ["b"] * 60, Gates(), variants=3)
-        if each.gate == "department a"
+def test_a_text_of_many_products_weighs_as_much() -> None:
+    """One that turns wrong is chance; that ten small ones turn right does not make up for it."""
+    old, new = answers([1] * 90 + [0] * 510), answers([0] * 60 + [1] * 540)
+    departments = ["a"] * 100 + ["b"] * 500
+    texts = np.array([*range(6)] * 10 + [*range(6, 546)])
+    found = judge(old, new, departments, texts, 0.9, Gates())
+    told = next(each for each in found if each.gate == "department a")
+    # Six texts of ten products each are lost, ten of one are won: 60 to 10.
+    assert "6 texts lost, 10 won" in told.note
+    ways = sum(
+        comb(6, big) * comb(10, small)
+        for big in range(7)
+        for small in range(11)
+        if 10 * big + small <= 10
     )
-    assert not told.passed
-    assert f"probability {worse_by_chance(20, 0):.2g}," in told.note
+    assert f"probability {ways / 2**16:.2g}," in told.note
 
 
 def test_scores_that_no_longer_say_how_sure_they_are() -> None:
@@ -107,9 +116,15 @@ def test_attributes() -> None:
     [(0, 0, 1), (1, 0, 0.5), (1, 1, 0.75), (3, 0, 0.125), (0, 5, 1), (2, 2, 11 / 16)],
 )
 def test_chance_of_losses(lost: int, won: int, probability: float) -> None:
-    assert worse_by_chance(lost, won) == probability
+    assert worse_by_chance(np.repeat([-1, 1, 0], [lost, won, 5])) == pytest.approx(probability)
+
+
+def test_chance_of_texts_of_several_sizes() -> None:
+    """Of the 8 ways that 1, 2 and 4 can turn, gains of 0, 1 and 2 are as great a loss as 4 - 2."""
+    assert worse_by_chance(np.array([2, -4, -1])) == pytest.approx(3 / 8)
+    assert worse_by_chance(np.array([-500] + [1] * 10)) == pytest.approx(1 / 2)
 
 
 def test_chance_of_many_changes() -> None:
-    assert 0.4 < worse_by_chance(5000, 5000) < 0.6
-    assert worse_by_chance(5300, 4700) < 1e-8
+    assert 0.4 < worse_by_chance(np.repeat([-1, 1], 5000)) < 0.6
+    assert worse_by_chance(np.repeat([-1, 1], [5300, 4700])) < 1e-8

@@ -14,6 +14,7 @@ from tests.tiny_shop import write_shop
 from training import prepared as prepared_module
 from training.data import DataSet
 from training.prepared import SplitOnDisk, chosen_rows, prepare_split
+from training.same_texts import text_keys
 from training.targets import Labeller, label_spaces
 
 WIDTH = 100
@@ -57,7 +58,8 @@ def prepare(data: DataSet, cache_dir: Path, preparer: Letters, **changes: object
 @pytest.fixture
 def data(tmp_path: Path) -> DataSet:
     odd = [{"product_id": "odd", "title": "thing", "category": "attic", "attributes": []}]
-    return DataSet(write_shop(tmp_path / "shop", extra=odd))
+    variants = [{"product_id": f"v{n}", "title": "gown", "category": "wear/dress"} for n in (1, 2)]
+    return DataSet(write_shop(tmp_path / "shop", extra=variants + odd))
 
 
 def test_what_is_read_from_disk_is_what_was_prepared(
@@ -76,6 +78,9 @@ def test_what_is_read_from_disk_is_what_was_prepared(
     np.testing.assert_array_equal(found.targets.leaves, targets.leaves)
     np.testing.assert_array_equal(found.targets.mask_rows, targets.mask_rows)
     np.testing.assert_array_equal(found.targets.positives.values, targets.positives.values)
+    texts = text_keys(products[row].product for row in kept)
+    np.testing.assert_array_equal(found.targets.texts, texts)
+    assert len(np.unique(texts)) == len(texts) - 1
     assert found.odd.unknown_categories == 1
     assert len(found.examples) == 8
     assert found.examples[0] == products[0].product

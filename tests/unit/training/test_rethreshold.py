@@ -43,7 +43,7 @@ def train(folder: Path, **changes: Any) -> Trained:
     data = write_shop(folder / "shop", extra=extra)
     valid = data / "valid.jsonl.gz"
     unknown = [
-        {"product_id": f"unknown-{row}", "title": f"thing {row}", "category": leaves[row % 4]}
+        {"product_id": f"unknown-{row}", "title": f"thing {row % 20}", "category": leaves[row % 4]}
         for row in range(30)
     ]
     lines = b"".join(orjson.dumps(line) + b"\n" for line in unknown)
@@ -74,6 +74,10 @@ def test_the_same_promise_is_the_same_release(trained: Trained, tmp_path: Path) 
     assert new.read(CALIBRATION_FILE) == old.read(CALIBRATION_FILE)
     assert new.metrics == {**old.metrics, "thresholds_products": 90}
     assert 0 < old.metrics["coverage"] < 1
+    said = read_abstention(old)
+    assert said is not None
+    # Ten of the 90 products of valid say what another says.
+    assert sum(each.texts or 0 for each in said.departments.values()) == 80
     run_self_check(new, load_predictor(new, CPU, "auto"))
 
 
