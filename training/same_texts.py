@@ -2,7 +2,8 @@
 their text does not name.
 
 Read once for all of them they cost one pass, and what they have learned from is one text: an
-n-gram that only they hold says nothing of other products, however many variants there are.
+n-gram that only they hold says nothing of other products, however many variants there are. And
+they are right or wrong together, which measures have to know (``training.design_effect``).
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ def same_texts(arrays: Mapping[str, Ragged]) -> Ragged:
     text_of: dict[bytes, int] = {}
     texts = np.empty(num_products, dtype=np.int64)
     for row in range(num_products):
-        digest = hashlib.blake2b(digest_size=16)
-        for ragged in arrays.values():
-            part = ragged.values[ragged.indptr[row] : ragged.indptr[row + 1]].tobytes()
-            digest.update(len(part).to_bytes(8, "little") + part)
-        texts[row] = text_of.setdefault(digest.digest(), len(text_of))
+        parts = (
+            ragged.values[ragged.indptr[row] : ragged.indptr[row + 1]].tobytes()
+            for ragged in arrays.values()
+        )
+        texts[row] = text_of.setdefault(_digest(parts, 16), len(text_of))
     indptr = np.zeros(len(text_of) + 1, dtype=np.int64)
     np.cumsum(np.bincount(texts, minlength=len(text_of)), out=indptr[1:])
     return Ragged(np.argsort(texts, kind="stable").astype(np.int64), indptr)
@@ -58,8 +59,14 @@ def text_keys(products: Iterable[Product]) -> NDArray[np.int64]:
 
 
 def _text_key(product: Product) -> int:
-    digest = hashlib.blake2b(digest_size=8)
-    for field in (product.title, product.description, *product.bullets):
-        part = field.encode("utf-8", "surrogatepass")
+    fields = (product.title, product.description, *product.bullets)
+    parts = (field.encode("utf-8", "surrogatepass") for field in fields)
+    return int.from_bytes(_digest(parts, 8), "little", signed=True)
+
+
+def _digest(parts: Iterable[bytes], size: int) -> bytes:
+    """Of the parts and of where each ends."""
+    digest = hashlib.blake2b(digest_size=size)
+    for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)
-    return int.from_bytes(digest.digest(), "little", signed=True)
+    return digest.digest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -17,15 +17,10 @@ from models.release import Release
 from models.taxonomy import Taxonomy, compile_mask
 from tests.catalog import many_shelves
 from tests.hot_path_runs import sample
-from tests.ledger import Outputs
 from tests.proxy import Proxy
 from worker.local.redis import LocalRedis
-from worker.local.worker_process import WorkerProcess
 from worker.masks import MaskCache, MaskCacheConfig, MaskMemory, RedisMasks
 from worker.metrics import Metrics
-
-StartWorker = Callable[..., WorkerProcess]
-ReadOutputs = Callable[[], Awaitable[Outputs]]
 
 NUM_SHELVES = 2_000  # a new one for each look at Redis, which is asked again after 5 s
 LEVELS = ("device", "memory", "redis", "compiled")
