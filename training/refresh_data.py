@@ -1,8 +1,9 @@
 """The data set of a refresh: new labelled products, and old ones so that nothing is forgotten.
 
 New products are dealt by a hash of their ids to training, valid and the comparison, so the same
-product lies on the same side in every refresh. A new label replaces an old one wherever the
-product stood before: no product is both trained on and compared by.
+product lies on the same side in every refresh. A product of the data set stays on the side of its
+split and has its new label there: no product is both trained on and compared by, in this refresh or
+in a later one.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def write_refresh_data(
         new: files of labelled products. Of one product the last label counts.
         directory: there, and empty.
         replay: old training products at most, chosen at random by ``seed``.
-        hold: share of the new products that goes to valid, and the same to test.
+        hold: share of the products that ``data`` does not have which goes to valid, and the same
+            to test.
         compare_on: split of ``data`` that test is made of.
 
     Raises:
@@ -87,6 +89,13 @@ def write_refresh_data(
     count = 0
     for count, item in enumerate(_all(new), start=1):
         last[item.product.product_id] = count
+    split_of = {"train": "train", "valid": "valid", "test": compare_on}
+    side_of = {
+        item.product.product_id: side
+        for side, split in split_of.items()
+        for item in data.products(split)
+        if item.product.product_id in last
+    }
     sides = {"train": 0, "valid": 0, "test": 0}
     files = {side: directory / f"{side}.jsonl" for side in sides}
     opened = {side: path.open("wb") for side, path in files.items()}
@@ -96,7 +105,8 @@ def write_refresh_data(
                 if item.category not in leaves:
                     left_out += 1
                     continue
-                side = _side(item.product.product_id, hold)
+                product_id = item.product.product_id
+                side = side_of.get(product_id) or _dealt(product_id, hold)
                 sides[side] += 1
                 opened[side].write(_line(item))
         if not sides["train"]:
@@ -108,8 +118,8 @@ def write_refresh_data(
         replaced = 0
         for side, products in (
             ("train", sampled(data, "train", replay, seed)),
-            ("valid", data.products("valid")),
-            ("test", data.products(compare_on)),
+            ("valid", data.products(split_of["valid"])),
+            ("test", data.products(split_of["test"])),
         ):
             for item in products:
                 if item.product.product_id in last:
@@ -141,7 +151,7 @@ def _all(paths: Iterable[Path]) -> Iterator[LabelledProduct]:
         yield from read_products(path)
 
 
-def _side(product_id: str, hold: float) -> str:
+def _dealt(product_id: str, hold: float) -> str:
     digest = hashlib.sha256(f"refresh {product_id}".encode()).digest()
     share = int.from_bytes(digest[:8], "big") / _HASH_RANGE
     if share < hold:

@@ -26,7 +26,12 @@ def write(path: Path, lines: list[dict[str, Any]]) -> Path:
 
 
 def made(
-    tmp_path: Path, lines: list[dict[str, Any]], *, replay: int = 50, hold: float = 0.2
+    tmp_path: Path,
+    lines: list[dict[str, Any]],
+    *,
+    replay: int = 50,
+    hold: float = 0.2,
+    compare_on: str = "test",
 ) -> tuple[RefreshData, DataSet]:
     new = write(tmp_path / "new.jsonl", lines)
     room = tmp_path / "room"
@@ -37,7 +42,7 @@ def made(
         room,
         replay=replay,
         hold=hold,
-        compare_on="test",
+        compare_on=compare_on,
         seed=1,
     )
     return found, DataSet(room)
@@ -71,6 +76,26 @@ def test_the_same_product_is_always_on_the_same_side(tmp_path: Path) -> None:
     (tmp_path / "room").rename(tmp_path / "before")
     _, second = made(tmp_path, [line(f"new-{number}") for number in range(50, 200)])
     assert held & set(ids(second, "train")) == set()
+
+
+def test_a_product_of_the_data_set_stays_on_the_side_of_its_split(tmp_path: Path) -> None:
+    """Else it would be trained on now, and compared by in a later refresh that lacks its label."""
+    known = {
+        split: {f"{split}-{number}" for number in range(20)} for split in ("train", "valid", "test")
+    }
+    lines = [line(each, "home/lamp") for split in known.values() for each in sorted(split)]
+    found, data = made(tmp_path, lines, replay=160)
+    assert (found.train_new, found.valid_new, found.test_new) == (20, 20, 20)
+    for split, expected in known.items():
+        labels = {item.product.product_id: item.category for item in data.products(split)}
+        assert expected <= labels.keys()
+        assert {labels[each] for each in expected} == {"home/lamp"}
+
+
+def test_what_the_comparison_is_made_of_is_not_trained_on(tmp_path: Path) -> None:
+    found, data = made(tmp_path, [line("valid-0"), line("train-0")], replay=160, compare_on="valid")
+    assert (found.train_new, found.valid_new, found.test_new) == (1, 0, 1)
+    assert "valid-0" in ids(data, "test")
 
 
 def test_a_new_label_replaces_the_old_one_everywhere(tmp_path: Path) -> None:
