@@ -28,6 +28,7 @@ class Gates:
             only where chance makes it less often than ``significance``: few texts vary.
         calibration: rise of the calibration error, and fall of the accuracy among what is assigned
             below the target or the former one, whichever is lower.
+        coverage: fall of the share that is assigned.
         attributes: micro F1 of attributes, masked by the predicted category (by the true one where
             there is no category model).
         significance: of the one-sided exact test by department, divided by their number.
@@ -36,6 +37,7 @@ class Gates:
     overall: float = 0.0
     department: float = 0.01
     calibration: float = 0.01
+    coverage: float = 0.1
     attributes: float = 0.005
     significance: float = 0.05
 
@@ -120,24 +122,35 @@ def _calibration(old: Answers, new: Answers, target: float, gates: Gates) -> lis
     error = metrics.reliability(old.scores, old.right).calibration_error
     error_now = metrics.reliability(new.scores, new.right).calibration_error
     worst = error + gates.calibration
-    _, kept_before = metrics.accuracy_where(old.right, old.assigned)
-    _, kept_now = metrics.accuracy_where(new.right, new.assigned)
-    return [
-        GateResult(
-            "calibration error", error, error_now, worst, len(new.right), passed=error_now <= worst
-        ),
-        _at_least(
-            "accuracy among the assigned",
-            kept_before,
-            kept_now,
-            min(target, kept_before) - gates.calibration,
-            int(new.assigned.sum()),
-        ),
+    coverage, kept = metrics.accuracy_where(old.right, old.assigned)
+    coverage_now, kept_now = metrics.accuracy_where(new.right, new.assigned)
+    count = len(new.right)
+    results = [
+        GateResult("calibration error", error, error_now, worst, count, passed=error_now <= worst),
+        _at_least("share assigned", coverage, coverage_now, coverage - gates.coverage, count),
     ]
+    num_assigned = int(new.assigned.sum())
+    if num_assigned:
+        # Where nothing was assigned there was no accuracy to fall from.
+        wanted = min(target, kept) if coverage else target
+        note = "" if coverage else "nothing was assigned before"
+        results.append(
+            _at_least(
+                "accuracy among the assigned",
+                kept,
+                kept_now,
+                wanted - gates.calibration,
+                num_assigned,
+                note,
+            )
+        )
+    return results
 
 
-def _at_least(gate: str, old: float, new: float, worst: float, products: int) -> GateResult:
-    return GateResult(gate, old, new, worst, products, passed=new >= worst)
+def _at_least(
+    gate: str, old: float, new: float, worst: float, products: int, note: str = ""
+) -> GateResult:
+    return GateResult(gate, old, new, worst, products, passed=new >= worst, note=note)
 
 
 def _department(

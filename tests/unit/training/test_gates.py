@@ -103,6 +103,34 @@ def test_what_is_assigned_must_be_right_as_often() -> None:
     assert failed(sure, old, ["a"] * 100, Gates(calibration=0)) == []
 
 
+def test_after_a_release_that_assigned_nothing_the_target_alone_counts() -> None:
+    right = np.arange(100) < 80
+    old = replace(answers(right), assigned=np.zeros(100, dtype=bool))
+    wrong = replace(old, assigned=np.arange(100) >= 80)
+    assert failed(old, wrong, ["a"] * 100, Gates()) == ["accuracy among the assigned"]
+    told = [str(each) for each in judged(old, wrong, ["a"] * 100, Gates()) if not each.passed]
+    assert "0.8900 is allowed, 20 products (nothing was assigned before)" in told[0]
+    sure = replace(old, assigned=np.arange(100) < 60)
+    assert failed(old, sure, ["a"] * 100, Gates()) == []
+
+
+@pytest.mark.parametrize("now", [0, 1, 49])
+def test_as_much_must_be_assigned(now: int) -> None:
+    old = replace(answers([1] * 100), assigned=np.arange(100) < 60)
+    new = replace(old, assigned=np.arange(100) < now)
+    assert failed(old, new, ["a"] * 100, Gates()) == ["share assigned"]
+    assert failed(old, new, ["a"] * 100, Gates(coverage=0.6)) == []
+    assert failed(old, replace(old, assigned=np.arange(100) < 51), ["a"] * 100, Gates()) == []
+
+
+def test_neither_release_need_assign_anything() -> None:
+    none = replace(answers([1, 0, 1, 1]), assigned=np.zeros(4, dtype=bool))
+    gates = [each.gate for each in judged(none, none, ["a"] * 4, Gates())]
+    assert failed(none, none, ["a"] * 4, Gates()) == []
+    assert "share assigned" in gates
+    assert "accuracy among the assigned" not in gates
+
+
 def test_attributes() -> None:
     old = answers([1, 1])
     assert failed(old, replace(old, attribute_f1=0.49), ["a", "a"], Gates()) == [
