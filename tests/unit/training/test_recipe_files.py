@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.recipe import AveBertSettings, FlagshipSettings
+from training.recipe import AveBertSettings, ChangeSettings, DhpcSettings, Strategy
 from training.recipe_files import RecipeError, load_recipe, packaged_recipes
 
 GIVEN = ("data=shop", "out=release")
@@ -121,3 +121,10 @@ def test_a_name_that_is_nearly_right() -> None:
 @pytest.mark.parametrize("name", ["refresh", "refresh-wide"])
 def test_the_packaged_recipes_are_a_flagships(name: str) -> None:
     assert load_recipe(name, ["data=.", "out=."]).system.kind == "flagship"
+
+
+def test_a_refresh_of_dhpc_moves_no_release_to_strategies_that_it_was_trained_without() -> None:
+    recipe = load_recipe("refresh-dhpc-amazon", ["data=.", "out=."])
+    assert isinstance(recipe.system, DhpcSettings)
+    assert (recipe.system.department, recipe.system.leaf) == (Strategy(), Strategy())
+    assert recipe.changes == ChangeSettings()
