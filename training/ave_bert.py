@@ -44,6 +44,7 @@ from training.flagship_learner import Split, positive_labels
 from training.losses import attribute_loss
 from training.prepared import SplitOnDisk
 from training.recipe import AveBertSettings
+from training.row_adam import RowAdam
 from training.system import Job
 from training.targets import label_spaces
 
@@ -244,8 +245,8 @@ class AveBertLearner:
         of_head = list(self.net.attribute.parameters())
         dense = [] if self.frozen else list(self.net.encoder.parameters())
         found: list[torch.optim.Optimizer] = []
-        if self._sparse:
-            found.append(torch.optim.SparseAdam(of_head, lr=rate))
+        if settings.classifiers != "one":
+            found.append(RowAdam(of_head, lr=rate))
         else:
             dense += of_head
         if dense:
@@ -261,17 +262,18 @@ class AveBertLearner:
         tokens = split.prepared.arrays[INPUT_IDS].take(rows)
         return encode_batch(self.net.encoder, tokens, self._device, self._dtype)
 
-    def loss_of(self, rows: NDArray[np.int64]) -> Tensor:
+    def loss_of(self, rows: NDArray[np.int64], step: NDArray[np.int64] | None = None) -> Tensor:
         """Mean over labelled products of the summed loss of the labels that count (4.2)::
 
         BCE = - sum over j in M(x) of y_j log s_j + (1 - y_j) log(1 - s_j)
         """
         targets = self.train_split.targets
         mask_rows = targets.mask_rows[rows]
+        labelled = int((targets.mask_rows[rows if step is None else step] >= 0).sum())
         positives = targets.positives.take(rows)
         features = self.net.dropped(self.features(self.train_split, rows))
         if self._settings.classifiers == "one" and not self._settings.masking:
-            return self._loss_of_all(features, mask_rows >= 0, positives)
+            return self._loss_of_all(features, mask_rows >= 0, positives) / max(1, labelled)
         if self._settings.classifiers != "one":
             owners = np.repeat(targets.leaves[rows], positives.lengths)
             found = self._rows.rows_of(
@@ -285,13 +287,14 @@ class AveBertLearner:
             torch.from_numpy(mask_rows).to(self._device),
             torch.from_numpy(positives.indptr).to(self._device),
             torch.from_numpy(np.asarray(positives.values, dtype=np.int64)).to(self._device),
+            labelled=labelled,
             sparse_grad=self._sparse,
         )
 
     def _loss_of_all(
         self, features: Tensor, labelled: NDArray[np.bool_], positives: Ragged
     ) -> Tensor:
-        """The loss without masking (4.1), mean over labelled products.
+        """The loss without masking (4.1), summed over labelled products.
 
         Where every label counts, one dense product is cheaper than a mask of all labels.
         """
@@ -301,8 +304,7 @@ class AveBertLearner:
         true[torch.from_numpy(owners), torch.from_numpy(np.asarray(positives.values))] = 1
         kept = torch.from_numpy(np.flatnonzero(labelled)).to(self._device)
         logits = functional.linear(features[kept], head.weight, head.bias)
-        losses = functional.binary_cross_entropy_with_logits(logits, true[kept], reduction="sum")
-        return losses / max(1, len(kept))
+        return functional.binary_cross_entropy_with_logits(logits, true[kept], reduction="sum")
 
     @torch.no_grad()
     def label_scores(

@@ -30,17 +30,16 @@ def epoch_batches(
     """
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(num_rows)
+    parts = [order]
     if groups is not None:
         order = order[np.argsort(groups[order], kind="stable")]
-        ends = np.flatnonzero(np.diff(groups[order])) + 1
-        parts = np.split(order, ends)
-    elif lengths is not None:
-        pool = batch_size * _BATCHES_A_POOL
-        parts = [order[first : first + pool] for first in range(0, num_rows, pool)]
-    else:
-        parts = [order]
+        parts = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
     if lengths is not None:
-        parts = [part[np.argsort(lengths[part], kind="stable")] for part in parts]
+        pool = batch_size * _BATCHES_A_POOL
+        pools = [
+            part[first : first + pool] for part in parts for first in range(0, len(part), pool)
+        ]
+        parts = [each[np.argsort(lengths[each], kind="stable")] for each in pools]
     batches = [
         part[first : first + batch_size]
         for part in parts
@@ -54,12 +53,12 @@ def epoch_batches(
 def shares(batch: Rows, *, accumulate: int, rank: int, processes: int) -> list[tuple[Rows, float]]:
     """A process's part of a batch, in ``accumulate`` pieces with their weights.
 
-    A piece's loss is a mean over its products. With its weight the sum over the pieces, averaged
-    over the processes, is the mean over the batch. A process that a small batch leaves without
+    A piece's loss is its part of the batch's mean. With its weight the sum over the pieces,
+    averaged over the processes, is that mean. A process that a small batch leaves without
     products computes one for nothing: all must take part in every step.
     """
     ours = batch[rank::processes]
     if len(ours) == 0:
         return [(batch[:1], 0.0)]
     pieces = np.array_split(ours, min(accumulate, len(ours)))
-    return [(piece, len(piece) * processes / len(batch)) for piece in pieces]
+    return [(piece, float(processes)) for piece in pieces]

@@ -26,6 +26,7 @@ from training.encoding import encode_batch
 from training.flagship_learner import Split
 from training.noise_losses import classifier_loss
 from training.recipe import DhpcSettings
+from training.row_adam import RowAdam
 from training.tasks import Tasks, make_tasks
 
 __all__ = ["DhpcLearner"]
@@ -102,7 +103,7 @@ class DhpcLearner:
         self.model: nn.Module = nn.ModuleDict(parts)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """AdamW for encoders and heads, sparse Adam for the DNN's embeddings."""
+        """AdamW for encoders and heads, Adam by rows for the DNN's embeddings."""
         settings = self._settings
         bags = [
             body.bag.weight for body in self.net.bodies.values() if isinstance(body, PooledViews)
@@ -125,13 +126,7 @@ class DhpcLearner:
             torch.optim.AdamW(groups, fused=self._device.type in ("cpu", "cuda") or None)
         ]
         if bags:
-            is_sparse = all(
-                body.bag.sparse
-                for body in self.net.bodies.values()
-                if isinstance(body, PooledViews)
-            )
-            kind = torch.optim.SparseAdam if is_sparse else torch.optim.Adam
-            found.append(kind(bags, lr=settings.embedding_rate))
+            found.append(RowAdam(bags, lr=settings.embedding_rate))
         return found
 
     def features(self, split: Split, name: str, rows: NDArray[np.int64]) -> Tensor:
@@ -149,19 +144,20 @@ class DhpcLearner:
         used = segments if self.net.config.segments else None
         return encode_batch(body, tokens, self._device, self._dtype, used)  # type: ignore[arg-type]
 
-    def loss_of(self, rows: NDArray[np.int64]) -> Tensor:
-        """Mean loss of training rows [B] of one classifier; see ``classifier_loss``."""
+    def loss_of(self, rows: NDArray[np.int64], step: NDArray[np.int64] | None = None) -> Tensor:
+        """Loss of training rows [B] of one classifier, a part of a step's mean."""
         task = int(self.tasks.of[rows[0]])
         name = self.net.names[0] if task == 0 else self.net.leaf_names[task - 1]
         strategy = self._settings.department if task == 0 else self._settings.leaf
         head = self.net.head(name)
         # Tenths of steps do not sum to whole ones in floating point.
-        step = int(self._steps.counts[task] + 1e-6)
+        steps = int(self._steps.counts[task] + 1e-6)
         hidden = head.hidden(self.features(self.train_split, name, self.tasks.products[rows]))
         if self.model.training:
             self._steps.counts[task] += 1 / self._accumulate
         classes = torch.from_numpy(self.tasks.classes[rows]).to(self._device)
-        return classifier_loss(head.last, hidden, classes, strategy, step)
+        share = 1.0 if step is None else len(rows) / len(step)
+        return share * classifier_loss(head.last, hidden, classes, strategy, steps)
 
     @torch.no_grad()
     def outputs(self, split: Split) -> CascadeOutputs:

@@ -27,6 +27,7 @@ from training.encoding import encode_batch, layers_above
 from training.losses import attribute_loss, cascade_loss
 from training.recipe import Rates
 from training.row_adagrad import RowAdagrad
+from training.row_adam import RowAdam
 from training.same_texts import first_of_each
 from training.targets import Targets
 
@@ -142,10 +143,8 @@ class FlagshipLearner:
         of_bags: torch.optim.Optimizer
         if rates.bag_optimizer == "adagrad":
             of_bags = RowAdagrad(tables, lr=rates.bag)
-        elif self.net.mixer.bag.sparse:
-            of_bags = torch.optim.SparseAdam(tables, lr=rates.bag)
         else:
-            of_bags = torch.optim.Adam(tables, lr=rates.bag)
+            of_bags = RowAdam(tables, lr=rates.bag)
         # One pass over weights and moments instead of ten.
         fused = self.device.type in ("cpu", "cuda") or None
         return [torch.optim.AdamW(groups, fused=fused), of_bags]
@@ -182,9 +181,12 @@ class FlagshipLearner:
             for bag, of_bag in zip(mixer.bags, zip(*of_each, strict=True), strict=True)
         ]
 
-    def loss_of(self, rows: NDArray[np.int64]) -> Tensor:
+    def loss_of(self, rows: NDArray[np.int64], step: NDArray[np.int64] | None = None) -> Tensor:
         """Category loss plus weighted attribute loss of training rows [B], products or texts."""
         targets = self.train_split.targets
+        products = rows if step is None else step
+        if self._texts is not None:
+            products = self._texts.take(products).values.astype(np.int64, copy=False)
         if self._texts is None:
             features = self.features(self.train_split, rows)
         else:
@@ -196,7 +198,10 @@ class FlagshipLearner:
         loss = features.new_zeros(())
         if self.net.category is not None:
             leaves = torch.from_numpy(targets.leaves[rows]).to(self.device)
-            loss = loss + cascade_loss(self.net.category, features, leaves, self._leaf_offsets)
+            labelled = int((targets.leaves[products] >= 0).sum())
+            loss = loss + cascade_loss(
+                self.net.category, features, leaves, self._leaf_offsets, labelled=labelled
+            )
         if self.net.attribute is not None:
             positives = targets.positives.take(rows)
             loss = loss + self._rates.attribute_weight * attribute_loss(
@@ -206,6 +211,7 @@ class FlagshipLearner:
                 torch.from_numpy(targets.mask_rows[rows]).to(self.device),
                 torch.from_numpy(positives.indptr).to(self.device),
                 torch.from_numpy(np.asarray(positives.values, dtype=np.int64)).to(self.device),
+                labelled=int((targets.mask_rows[products] >= 0).sum()),
             )
         return loss
 

@@ -27,6 +27,8 @@ from training.batches import epoch_batches, shares
 from training.loop_state import Outcome, RunState
 from training.processes import Processes
 from training.recipe import LoopSettings
+from training.row_adagrad import RowAdagrad
+from training.row_adam import RowAdam
 from training.scalars import Scalars
 from training.system import Learner
 
@@ -98,8 +100,9 @@ def train(
                     done = (run.epoch * len(batches) + run.step) / (epochs * len(batches))
                     share = _schedule(done, settings)
                     _set_rates(optimizers, peaks, share)
-                    pieces = steps_of.pieces(batches[run.step])
-                    loss = _step(loss_of, optimizers, pieces, scaler, settings, processes)
+                    batch = batches[run.step]
+                    pieces = steps_of.pieces(batch)
+                    loss = _step(loss_of, optimizers, batch, pieces, scaler, settings, processes)
                     run.end_step(loss, done, is_last=run.step + 1 == len(batches))
                     bar.update()
                     if scalars is not None:
@@ -131,8 +134,8 @@ class _LossOf(nn.Module):
         self.model = learner.model
         self._loss_of = learner.loss_of
 
-    def forward(self, rows: NDArray[np.int64]) -> Tensor:
-        return self._loss_of(rows)
+    def forward(self, rows: NDArray[np.int64], step: NDArray[np.int64]) -> Tensor:
+        return self._loss_of(rows, step)
 
 
 class _Steps:
@@ -173,6 +176,7 @@ class _Steps:
 def _step(
     loss_of: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
+    batch: NDArray[np.int64],
     pieces: Sequence[tuple[NDArray[np.int64], float]],
     scaler: torch.amp.GradScaler,
     settings: LoopSettings,
@@ -184,18 +188,20 @@ def _step(
     total = 0.0
     for rows, weight in pieces[:-1]:
         with processes.without_averaging(loss_of):
-            total += _backward(loss_of, rows, weight, scaler)
-    total += _backward(loss_of, *pieces[-1], scaler)
+            total += _backward(loss_of(rows, batch) * weight, scaler)
+    rows, weight = pieces[-1]
+    total += _backward(loss_of(rows, batch) * weight, scaler)
     for optimizer in optimizers:
         scaler.unscale_(optimizer)
     if settings.clip_norm is not None:
-        # Walking a model of hundreds of modules takes longer than a step of a small head.
+        # Not of tables that are moved by rows. Walking a model of hundreds of modules takes longer
+        # than a step of a small head.
         dense = [
             parameter
             for optimizer in optimizers
+            if not isinstance(optimizer, RowAdagrad | RowAdam)
             for group in optimizer.param_groups
             for parameter in group["params"]
-            if parameter.grad is not None and not parameter.grad.is_sparse
         ]
         nn.utils.clip_grad_norm_(dense, settings.clip_norm)
     for optimizer in optimizers:
@@ -204,10 +210,7 @@ def _step(
     return total
 
 
-def _backward(
-    loss_of: nn.Module, rows: NDArray[np.int64], weight: float, scaler: torch.amp.GradScaler
-) -> float:
-    loss: Tensor = loss_of(rows) * weight
+def _backward(loss: Tensor, scaler: torch.amp.GradScaler) -> float:
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     return float(loss.detach())
 

@@ -19,6 +19,8 @@ def cascade_loss(
     features: Tensor,
     leaf_rows: Tensor,
     leaf_offsets: Tensor | None = None,
+    *,
+    labelled: int,
 ) -> Tensor:
     """Mean of ``-log(P(d(c)) * P(c | d(c)))`` at each product's true leaf c.
 
@@ -30,18 +32,20 @@ def cascade_loss(
         leaf_rows: [B], int64; -1: the product has no leaf and no loss.
         leaf_offsets: [C], added to the leaf logits in training only: with ``t * log(share of the
             leaf)`` rare leaves are not held back by being rare (Menon et al. 2021, equation 10).
+        labelled: products with a leaf that the mean is over; these may be a part of them.
 
     Returns:
         A scalar; 0 where no product has a leaf.
     """
     department = member_logits(head.department, features)
     leaf = member_logits(head.leaf, features)
-    leaf_rows = leaf_rows.repeat(features.shape[1])
+    num_members = features.shape[1]
+    leaf_rows = leaf_rows.repeat(num_members)
     ones = torch.ones(2, device=features.device)
     leaf = leaf.float() if leaf_offsets is None else leaf.float() + leaf_offsets
     log_scores = head.log_scores_from(department.float(), leaf, ones)
     total = functional.nll_loss(log_scores, leaf_rows, ignore_index=-1, reduction="sum")
-    return total / (leaf_rows >= 0).sum().clamp(min=1)
+    return total / (num_members * max(1, labelled))
 
 
 def attribute_loss(
@@ -52,6 +56,7 @@ def attribute_loss(
     positive_indptr: Tensor,
     positive_indices: Tensor,
     *,
+    labelled: int,
     sparse_grad: bool = False,
 ) -> Tensor:
     """Label-masked binary cross-entropy (ave-label-masking, 4.2), mean over labelled products.
@@ -60,6 +65,7 @@ def attribute_loss(
         features: [B, D]; or [B, M, D] of M members, each with a loss of its own: their mean.
         mask_rows: [B], int64; -1: the product has no labels to learn from, so no loss.
         positive_indptr, positive_indices: the positive label rows as CSR, [B + 1] and [P], int64.
+        labelled: products with labels that the mean is over; these may be a part of them.
         sparse_grad: give the head gradients of the rows alone that the masks let count.
     """
     each: list[tuple[Tensor, Tensor]] = [(features, head.weight)]
@@ -87,4 +93,4 @@ def attribute_loss(
         )
         for of_member, weight in each
     ]
-    return torch.stack(losses).mean() / (mask_rows >= 0).sum().clamp(min=1)
+    return torch.stack(losses).mean() / max(1, labelled)

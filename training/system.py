@@ -75,8 +75,12 @@ class Learner(Protocol):
         """With their peak learning rates set; each parameter in one of them."""
         ...
 
-    def loss_of(self, rows: NDArray[np.int64]) -> Tensor:
-        """The mean loss of training rows [B], a scalar."""
+    def loss_of(self, rows: NDArray[np.int64], step: NDArray[np.int64] | None = None) -> Tensor:
+        """The part of training rows [B] in the mean loss over a step, a scalar.
+
+        Args:
+            step: all rows of the step, these among them; None: these are all.
+        """
         ...
 
     def measure(self) -> Mapping[str, float]:

@@ -139,6 +139,22 @@ def test_the_loss_is_the_papers(recipe: Recipe, masking: bool) -> None:
     assert found == pytest.approx(total / 3, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    "changes", [{}, {"masking": False}, {"classifiers": "leaf"}], ids=["masking", "no", "leaf"]
+)
+def test_pieces_of_a_step_make_its_loss(recipe: Recipe, changes: dict[str, Any]) -> None:
+    """Wherever products without labels lie."""
+    learner = learner_of(with_system(recipe, **changes))
+    learner.model.eval()
+    step = np.arange(8) if learner.groups is None else np.flatnonzero(learner.groups == 1)[:8]
+    learner.train_split.targets.mask_rows[step[:3]] = -1
+    with torch.inference_mode():
+        whole = float(learner.loss_of(step))
+        pieces = [float(learner.loss_of(part, step)) for part in np.split(step, [2, 5])]
+    assert pieces[0] == 0
+    assert sum(pieces) == pytest.approx(whole, rel=1e-5)
+
+
 def test_batches_of_one_classifier_have_one_category(recipe: Recipe) -> None:
     learner = learner_of(with_system(recipe, classifiers="leaf"))
     assert learner.groups is not None

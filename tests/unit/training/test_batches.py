@@ -40,6 +40,20 @@ def test_only_rows_of_one_group_share_a_batch() -> None:
     assert order != sorted(order)
 
 
+def test_batches_of_groups_by_length_change_with_the_epoch() -> None:
+    """A group longer than a pool is not cut the same way each time."""
+    random = np.random.default_rng(0)
+    groups, lengths = random.integers(0, 3, 2000), random.permutation(2000)
+    of_epochs = [
+        {
+            frozenset(batch.tolist())
+            for batch in epoch_batches(2000, 8, seed=1, epoch=epoch, groups=groups, lengths=lengths)
+        }
+        for epoch in range(2)
+    ]
+    assert len(of_epochs[0] & of_epochs[1]) < 10
+
+
 @pytest.mark.parametrize(("size", "accumulate", "processes"), [(16, 2, 2), (5, 3, 2), (1, 2, 3)])
 def test_shares_and_weights_make_the_mean_of_the_batch(
     size: int, accumulate: int, processes: int
@@ -53,5 +67,6 @@ def test_shares_and_weights_make_the_mean_of_the_batch(
     assert all(own for own in pieces)
     seen = sorted(row for own in pieces for rows, weight in own if weight for row in rows.tolist())
     assert seen == batch.tolist()
-    found = sum(losses[rows].mean() * weight for own in pieces for rows, weight in own) / processes
+    of_pieces = [losses[rows].sum() / size * weight for own in pieces for rows, weight in own]
+    found = sum(of_pieces) / processes
     assert found == pytest.approx(losses[batch].mean())

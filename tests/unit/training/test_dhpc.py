@@ -206,12 +206,12 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(
     run(replace(noisy, out=tmp_path / "whole"), lambda _line: None)
     plain, steps = DhpcLearner.loss_of, 0
 
-    def interrupting(self: DhpcLearner, rows: Any) -> torch.Tensor:
+    def interrupting(self: DhpcLearner, *rows: Any) -> torch.Tensor:
         nonlocal steps
         steps += 1
         if steps == 25:
             os.kill(os.getpid(), signal.SIGINT)
-        return plain(self, rows)
+        return plain(self, *rows)
 
     monkeypatch.setattr(DhpcLearner, "loss_of", interrupting)
     with pytest.raises(Interrupted):

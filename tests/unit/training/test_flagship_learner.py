@@ -77,6 +77,17 @@ def test_a_frozen_encoder_is_not_trained(net: FlagshipNet) -> None:
     assert all(parameter.grad is not None for parameter in learner.model.parameters())
 
 
+def test_pieces_of_a_step_make_its_loss(net: FlagshipNet) -> None:
+    """The second product has no labels."""
+    learner = FlagshipLearner(net, split(), split(), RATES, torch.device("cpu"))
+    learner.model.eval()
+    step = np.array([0, 1])
+    with torch.inference_mode():
+        whole = learner.loss_of(step)
+        pieces = [learner.loss_of(np.array([row]), step) for row in step]
+    torch.testing.assert_close(torch.stack(pieces).sum(), whole)
+
+
 def test_fine_tuning_reaches_the_encoder(net: FlagshipNet) -> None:
     learner = FlagshipLearner(net, split(), split(), RATES, torch.device("cpu"))
     learner.loss_of(np.array([1, 0])).backward()  # type: ignore[no-untyped-call]

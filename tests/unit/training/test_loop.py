@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from training.loop import Interrupted, _schedule, num_epochs, train
 from training.loop_state import Outcome
 from training.processes import Processes
 from training.recipe import LoopSettings
+from training.row_adam import RowAdam
 
 ROWS = 40
 SETTINGS = LoopSettings(epochs=4, batch_size=8)
@@ -53,18 +55,19 @@ class Problem:
     def optimizers(self) -> list[torch.optim.Optimizer]:
         return [
             torch.optim.AdamW(self.linear.parameters(), lr=0.05),
-            torch.optim.SparseAdam(self.bag.parameters(), lr=0.05),
+            RowAdam(self.bag.parameters(), lr=0.05),
         ]
 
     def measure(self) -> dict[str, float]:
         return {"quality": next(self.qualities)}
 
-    def loss_of(self, rows: NDArray[np.int64]) -> Tensor:
+    def loss_of(self, rows: NDArray[np.int64], step: NDArray[np.int64]) -> Tensor:
         self.steps += 1
         self.after_step(self.steps)
         ids = torch.from_numpy(rows)[:, None] % 11
         features = nn.functional.dropout(self.bag(ids), self.dropout, self.model.training)
-        return nn.functional.mse_loss(self.linear(features), self.wanted[torch.from_numpy(rows)])
+        wanted = self.wanted[torch.from_numpy(rows)]
+        return nn.functional.mse_loss(self.linear(features), wanted, reduction="sum") / len(step)
 
     def run(
         self, checkpoint: Path, settings: LoopSettings = SETTINGS, fingerprint: str = "f"
@@ -91,7 +94,8 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     tmp_path: Path, number: signal.Signals, step: int, settings: LoopSettings
 ) -> None:
     whole = Problem()
-    whole.run(tmp_path / "a.pt", settings)
+    expected = whole.run(tmp_path / "a.pt", settings)
+    assert len(expected.history) == 4
 
     first = Problem()
     first.after_step = lambda done: (
@@ -107,8 +111,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
         next(second.qualities)
     torch.manual_seed(99)
     outcome = second.run(tmp_path / "b.pt", settings)
-    assert outcome.epochs == 4
-    assert len(outcome.history) == 4
+    assert outcome.history == expected.history
     assert whole.steps == first.steps + second.steps
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(second)[name]), name
@@ -180,6 +183,49 @@ def test_checkpoints_are_written_on_the_way(tmp_path: Path) -> None:
     problem.after_step = lambda _done: seen.append((tmp_path / "run.pt").exists())
     problem.run(tmp_path / "run.pt", LoopSettings(epochs=1, batch_size=8, checkpoint_s=-1.0))
     assert seen == [False, True, True, True, True]
+
+
+@pytest.mark.parametrize("killed_at", [12, 14])
+def test_a_killed_run_goes_on_from_a_checkpoint_of_some_steps_ago(
+    tmp_path: Path, killed_at: int
+) -> None:
+    whole, first = Problem(), Problem()
+    expected = whole.run(tmp_path / "a.pt")
+
+    def after(done: int) -> None:
+        if done == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    first.after_step = after
+    with pytest.raises(Interrupted):
+        first.run(tmp_path / "b.pt")
+    earlier = (tmp_path / "b.pt").read_bytes()
+
+    def killed(done: int) -> None:
+        if done == killed_at - 9:
+            raise KeyboardInterrupt
+
+    second = Problem()
+    next(second.qualities)
+    second.after_step = killed
+    with pytest.raises(KeyboardInterrupt):
+        second.run(tmp_path / "b.pt")
+    assert (tmp_path / "b.pt").read_bytes() == earlier
+    third = Problem()
+    next(third.qualities)
+    assert third.run(tmp_path / "b.pt").history == expected.history
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(third)[name]), name
+
+
+def test_fp16_scales_losses_and_comes_to_the_same(tmp_path: Path) -> None:
+    problem, plain = Problem(dropout=0), Problem(dropout=0)
+    ours = problem.run(tmp_path / "a.pt", replace(SETTINGS, precision="fp16"))
+    theirs = plain.run(tmp_path / "b.pt", SETTINGS)
+    for one, other in zip(ours.history, theirs.history, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    for name, tensor in weights(plain).items():
+        torch.testing.assert_close(tensor, weights(problem)[name], rtol=1e-3, atol=1e-4)
 
 
 def test_the_best_weights_are_kept_and_a_run_without_progress_stops(tmp_path: Path) -> None:

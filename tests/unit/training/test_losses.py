@@ -20,7 +20,7 @@ def test_cascade_loss_is_a_cross_entropy_by_level() -> None:
         + functional.cross_entropy(leaf[:1, :2], torch.tensor([1]))
         + functional.cross_entropy(department[1:2], torch.tensor([1]))
     ) / 2
-    found = cascade_loss(head, features[:, None], torch.tensor([1, 2, -1]))
+    found = cascade_loss(head, features[:, None], torch.tensor([1, 2, -1]), labelled=2)
     torch.testing.assert_close(found, wanted)
 
 
@@ -32,13 +32,14 @@ def test_offsets_are_added_to_leaves() -> None:
     wanted = functional.cross_entropy(department, torch.tensor([0])) + functional.cross_entropy(
         leaf[:, :2] + offsets[:2], torch.tensor([0])
     )
-    found = cascade_loss(head, features[:, None], torch.tensor([0]), offsets)
+    found = cascade_loss(head, features[:, None], torch.tensor([0]), offsets, labelled=1)
     torch.testing.assert_close(found, wanted)
 
 
 def test_no_leaf_no_loss() -> None:
     head = CascadeHead(3, [0, 0, 1])
-    assert cascade_loss(head, torch.randn(2, 1, 3), torch.tensor([-1, -1])).item() == 0
+    none = torch.tensor([-1, -1])
+    assert cascade_loss(head, torch.randn(2, 1, 3), none, labelled=0).item() == 0
 
 
 def test_attribute_loss_is_masked_and_over_labelled_products() -> None:
@@ -56,6 +57,7 @@ def test_attribute_loss_is_masked_and_over_labelled_products() -> None:
         torch.tensor([0, -1, 1]),
         torch.tensor([0, 1, 1, 2]),
         torch.tensor([3, 0]),
+        labelled=2,
     )
     logits = functional.linear(features, head.weight, head.bias)
     picked = torch.stack([logits[0, 1], logits[0, 3], logits[2, 0]])
@@ -86,14 +88,14 @@ def test_each_member_has_a_loss_of_its_own() -> None:
             ):
                 mine.weight.copy_(whole.weight[:, columns])
                 mine.bias.copy_(whole.bias)
-        of_leaves.append(cascade_loss(own, features[:, member : member + 1], leaves))
+        of_leaves.append(cascade_loss(own, features[:, member : member + 1], leaves, labelled=2))
         of_labels.append(
-            attribute_loss(own_labels, features[:, member], masks, labelled, *positives)
+            attribute_loss(own_labels, features[:, member], masks, labelled, *positives, labelled=1)
         )
     torch.testing.assert_close(
-        cascade_loss(category, features, leaves), torch.stack(of_leaves).mean()
+        cascade_loss(category, features, leaves, labelled=2), torch.stack(of_leaves).mean()
     )
     torch.testing.assert_close(
-        attribute_loss(attribute, features, masks, labelled, *positives),
+        attribute_loss(attribute, features, masks, labelled, *positives, labelled=1),
         torch.stack(of_labels).mean(),
     )

@@ -26,7 +26,17 @@ from training.processes import Processes
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("processes")
-    data = write_shop(folder / "data")
+    # A step's products without attributes lie unevenly between the processes.
+    unlabelled = [
+        {
+            "product_id": f"plain-{number}",
+            "title": ["dress", "shoe", "lamp"][number % 3],
+            "category": ["wear/dress", "wear/shoe", "home/lamp"][number % 3],
+            "attributes": [],
+        }
+        for number in range(40)
+    ]
+    data = write_shop(folder / "data", extra=unlabelled)
     encoder = save_tiny_bert(folder / "encoder")
     config = json.loads((encoder / "config.json").read_text())
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -97,12 +107,30 @@ def test_two_processes_are_one_with_the_doubled_batch(given: list[str], tmp_path
         assert apart < 0.01, name
 
 
-def test_classifiers_that_take_turns_are_averaged_too(given: list[str], tmp_path: Path) -> None:
-    curves = []
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [
+        (
+            "dhpc-amazon",
+            # Batch norm has statistics of each process's own; equation 8 draws other numbers.
+            [
+                "system.head_layers=1",
+                "system.leaf.negatives=0",
+                "changes.label_names=0",
+                "system.department.per_leaf=null",
+            ],
+        ),
+        ("ave-label-masking", ["system.classifiers=leaf", "system.cls_layers=2"]),
+        ("ave-label-masking", ["system.masking=false", "system.cls_layers=2"]),
+    ],
+    ids=["dhpc", "ave by leaf", "ave without masking"],
+)
+def test_classifiers_that_take_turns_are_averaged_too(
+    given: list[str], tmp_path: Path, recipe: str, settings: list[str]
+) -> None:
+    curves, weights = [], []
     arguments = [each for each in given if "hash_buckets" not in each and "bag_dim" not in each]
-    # Batch norm has statistics of each process's own; equation 8 draws other numbers.
-    arguments += ["system.head_layers=1", "system.leaf.negatives=0", "changes.label_names=0"]
-    arguments.append("system.department.per_leaf=null")
+    arguments += settings
     for processes, batch_size in ((1, 16), (2, 8)):
         folder = tmp_path / str(processes)
         done = subprocess.run(
@@ -115,7 +143,7 @@ def test_classifiers_that_take_turns_are_averaged_too(given: list[str], tmp_path
                     f"train.batch_size={batch_size}",
                     "train.epochs=2",
                 ],
-                "dhpc-amazon",
+                recipe,
             ),
             capture_output=True,
             text=True,
@@ -125,7 +153,14 @@ def test_classifiers_that_take_turns_are_averaged_too(given: list[str], tmp_path
         )
         assert done.returncode == 0, done.stderr
         curves.append(losses(done.stderr))
+        weights.append(read_release(folder / "release").weights())
     assert curves[1] == pytest.approx(curves[0], abs=0.0005)
+    one, two = weights
+    of_heads = [name for name in one if name.startswith(("attribute.w", "heads."))]
+    assert of_heads
+    for name in of_heads:
+        if name.endswith("weight"):
+            assert (one[name] - two[name]).norm() / one[name].norm() < 0.01, name
 
 
 def test_a_run_of_two_processes_stops_together_and_goes_on(

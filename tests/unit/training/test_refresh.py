@@ -285,12 +285,12 @@ def test_an_interrupted_refresh_goes_on(
     steps = 0
     plain = FlagshipLearner.loss_of
 
-    def interrupting(self: FlagshipLearner, rows: Any) -> torch.Tensor:
+    def interrupting(self: FlagshipLearner, *rows: Any) -> torch.Tensor:
         nonlocal steps
         steps += 1
         if steps == 13:
             os.kill(os.getpid(), signal.SIGINT)
-        return plain(self, rows)
+        return plain(self, *rows)
 
     with monkeypatch.context() as patched:
         patched.setattr(FlagshipLearner, "loss_of", interrupting)

@@ -118,12 +118,12 @@ def test_interrupted_and_resumed_is_the_same_release(
     steps = 0
     plain = FlagshipLearner.loss_of
 
-    def interrupting(self: FlagshipLearner, rows: Any) -> torch.Tensor:
+    def interrupting(self: FlagshipLearner, *rows: Any) -> torch.Tensor:
         nonlocal steps
         steps += 1
         if steps == 13:
             os.kill(os.getpid(), signal.SIGINT)
-        return plain(self, rows)
+        return plain(self, *rows)
 
     monkeypatch.setattr(FlagshipLearner, "loss_of", interrupting)
     with pytest.raises(Interrupted):
@@ -146,12 +146,12 @@ from training.flagship_learner import FlagshipLearner
 
 plain, steps = FlagshipLearner.loss_of, 0
 
-def loss_of(self, rows):
+def loss_of(self, *rows):
     global steps
     steps += 1
     if steps == STEP:
         os.kill(os.getpid(), signal.SIGKILL)
-    return plain(self, rows)
+    return plain(self, *rows)
 
 FlagshipLearner.loss_of = loss_of
 torch.set_num_threads(THREADS)
@@ -204,12 +204,12 @@ def test_fresh_starts_over(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> N
     steps = 0
     plain = FlagshipLearner.loss_of
 
-    def interrupting(self: FlagshipLearner, rows: Any) -> torch.Tensor:
+    def interrupting(self: FlagshipLearner, *rows: Any) -> torch.Tensor:
         nonlocal steps
         steps += 1
         if steps == 5:
             os.kill(os.getpid(), signal.SIGINT)
-        return plain(self, rows)
+        return plain(self, *rows)
 
     monkeypatch.setattr(FlagshipLearner, "loss_of", interrupting)
     with pytest.raises(Interrupted):
