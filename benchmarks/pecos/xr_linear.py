@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,9 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def text_of(row: dict[str, Any]) -> str:
-    """A product's fields as one text."""
-    return " ".join([row["title"], *row["bullets"], row["description"]]).lower()
+    """A product's fields as one text, normalised as Sortiment's models read it."""
+    joined = " ".join([row["title"], *row["bullets"], row["description"]])
+    return unicodedata.normalize("NFKC", joined).lower()
 
 
 def _matrix(labels: list[list[int]], num_labels: int) -> sparse.csr_matrix:
