@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from training.recipe import AveBertSettings, ChangeSettings, DhpcSettings, Strategy
+from training.recipe import (
+    AveBertSettings,
+    ChangeSettings,
+    DhpcSettings,
+    FlagshipSettings,
+    Strategy,
+)
 from training.recipe_files import RecipeError, load_recipe, packaged_recipes
 
 GIVEN = ("data=shop", "out=release")

@@ -39,7 +39,7 @@ from training.run import run
 from training.system import Job
 
 # The gates are for thousands of products: here one product is a point and more.
-WIDE = Gates(overall=0.05, department=0.2, calibration=0.3, attributes=0.2)
+WIDE = Gates(overall=0.05, department=0.2, calibration=0.3, coverage=0.5, attributes=0.2)
 
 
 def silent(_line: str) -> None:

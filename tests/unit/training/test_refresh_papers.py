@@ -32,7 +32,7 @@ from training.system import Job
 
 CPU = torch.device("cpu")
 # The gates are for thousands of products: here one product is a point and more.
-WIDE = Gates(overall=0.6, department=1.0, calibration=1.0, attributes=0.3)
+WIDE = Gates(overall=0.6, department=1.0, calibration=1.0, coverage=1.0, attributes=0.3)
 
 
 Trained = Callable[..., tuple[Release, Recipe]]
