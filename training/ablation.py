@@ -157,7 +157,7 @@ class _Measuring:
         self._progress = bool(recipe.progress)
         self._labels = {each: row for row, each in enumerate(data.taxonomy.label_ids())}
         self._trained_categories: set[str] = set()
-        trained = self._noted(sampled(data, "train", recipe.limit, recipe.seed))
+        trained = self._noted(sampled(data, "train", recipe.limit, recipe.limit_seed))
         self._trained = label_counts(trained, self._labels) > 0
         self._true = [self._rows(sorted(item.label_ids)) for item in self.items]
 

@@ -111,7 +111,7 @@ class _Measuring:
         self._true = [
             sorted(row_of.get(each, -1) for each in item.label_ids) for item in self.items
         ]
-        trained = sampled(data, "train", recipe.limit, recipe.seed)
+        trained = sampled(data, "train", recipe.limit, recipe.limit_seed)
         self._train_counts = label_counts(trained, row_of)
         num_products = data.count("train")
         self.trained = min(num_products, recipe.limit or num_products)

@@ -83,6 +83,8 @@ def train(
     run = RunState(model, optimizers, scaler, settings, checkpoint, fingerprint, processes)
     torch.manual_seed(seed + processes.rank)
     run.resume()
+    if scalars is not None:
+        scalars.begin(run.epoch * steps_of.an_epoch + run.step)
     loss_of = processes.wrapped(_LossOf(learner))
     written = time.monotonic()
     with _stop_requested() as stop_requested:

@@ -99,7 +99,7 @@ def prepare_split(
         DataError: the split cannot be read. SortimentError: nothing in it can be learned from.
     """
     parts = {
-        "files": [_file_digest(path) for path in (data.file(split), data.taxonomy_file)],
+        "files": [file_digest(path) for path in (data.file(split), data.taxonomy_file)],
         "sample": None if limit is None else [limit, seed],
         "preparer": preparer_key,
         "spaces": [categories.hash, labels.hash],
@@ -279,7 +279,7 @@ def _mapped(path: Path, column: Mapping[str, Any]) -> NDArray[Any]:
     return np.memmap(path, dtype=dtype, mode="c", shape=shape).view(np.ndarray)
 
 
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

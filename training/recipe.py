@@ -361,7 +361,8 @@ class Recipe:
         data: folder of a data set. out: folder of the release, not there yet.
         name, version: of the release.
         changes: noise and additions, to be measured by.
-        limit: training products at most, chosen at random; valid is limited in proportion.
+        limit: training products at most, chosen at random by ``limit_seed``, whatever ``seed`` is;
+            valid is limited in proportion.
         cache: prepared products, encoder's features and interrupted runs.
         resume: go on from an interrupted run of the same settings and data.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...; several processes choose their own.
@@ -378,6 +379,7 @@ class Recipe:
     version: str = "1"
     changes: ChangeSettings = field(default_factory=ChangeSettings)
     limit: Count | None = None
+    limit_seed: Annotated[int, Field(ge=0)] = 1
     seed: Annotated[int, Field(ge=0)] = 1
     cache: Folder = CACHE
     resume: bool = True

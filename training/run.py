@@ -156,7 +156,7 @@ def _splits(data: DataSet, job: Job, system: System, say: Say) -> tuple[SplitOnD
                 data,
                 split,
                 limit=at_most,
-                seed=job.recipe.seed,
+                seed=job.recipe.limit_seed,
                 preparer=system.preparer,
                 preparer_key=system.preparer_key,
                 taxonomy=job.taxonomy,

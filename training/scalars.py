@@ -18,7 +18,12 @@ class Scalars:
     """Writes to a folder of its own below ``directory``; a run that goes on adds to its curves."""
 
     def __init__(self, directory: Path, run: str) -> None:
-        self._writer = SummaryWriter(str(directory / run))
+        self._place = str(directory / run)
+        self._writer: SummaryWriter | None = None
+
+    def begin(self, step: int) -> None:
+        """Go on after so many steps; what a killed run wrote of later ones no longer counts."""
+        self._writer = SummaryWriter(self._place, purge_step=step + 1)
 
     def step(self, step: int, *, loss: float, rate: float) -> None:
         """After each step of the optimiser; every tenth is written."""
@@ -32,6 +37,8 @@ class Scalars:
             self._put("train/epoch_loss" if name == "loss" else f"valid/{name}", value, step)
 
     def _put(self, name: str, value: float, step: int) -> None:
+        if self._writer is None:
+            raise RuntimeError("begin was not called")
         self._writer.add_scalar(name, value, step)
 
     def __enter__(self) -> Scalars:
@@ -43,4 +50,5 @@ class Scalars:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()

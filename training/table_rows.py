@@ -17,6 +17,8 @@ from typing import Any, Protocol, TypeVar
 import yaml
 
 from models.errors import SortimentError
+from training.data import DataSet
+from training.prepared import file_digest
 from training.recipe import Recipe
 from training.recipe_files import SafeLoader, load_recipe
 from training.run import run
@@ -36,7 +38,7 @@ _FOLDER = Path(__file__).parent / "tables"
 # on several machines, may be put together in one.
 _NOT_A_MATTER = ("about", "cache", "device", "out", "progress", "resume", "tensorboard")
 # Rows are compared on the same products by the same counts; names and folders are the table's.
-_OF_ALL_ROWS = ("data", "device", "limit", "name", "out")
+_OF_ALL_ROWS = ("data", "device", "limit", "limit_seed", "name", "out")
 
 
 class _Row(Protocol):
@@ -185,12 +187,14 @@ def train_row(recipe: Recipe, say: Callable[[str], object]) -> None:
     """Run a row's recipe, where its release is not there already.
 
     Raises:
-        SortimentError: it cannot be trained, or its release was made by other settings.
+        SortimentError: it cannot be trained, or its release was made by other settings or of other
+            data.
     """
     if recipe.out.exists():
         if not is_trained(recipe):
             raise SortimentError(
-                f"{recipe.out} was made by other settings: remove it or give another out"
+                f"{recipe.out} was made by other settings or of other data: remove it or give "
+                "another out"
             )
         say(f"kept from before: {recipe.out}")
         return
@@ -212,4 +216,8 @@ def _mark(recipe: Recipe) -> Path:
 
 def _digest(recipe: Recipe) -> str:
     matters = {key: value for key, value in asdict(recipe).items() if key not in _NOT_A_MATTER}
+    # What the folder holds, wherever it is.
+    data = DataSet(recipe.data)
+    files = data.file("train"), data.file("valid"), data.taxonomy_file
+    matters["data"] = list(map(file_digest, files))
     return hashlib.sha256(json.dumps(matters, sort_keys=True, default=str).encode()).hexdigest()

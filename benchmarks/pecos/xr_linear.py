@@ -5,7 +5,7 @@ Sortiment. Title, bullets and description as one text; TF-IDF of words 1 to 2 an
 each half scaled to length one; PIFA clusters. Attributes: labels that are irrelevant to the true
 category are discarded, and the one threshold is the best for micro F1 on valid; with ``--scores``
 the relevant ones of the 100 best stand with their scores, none cut. ``--limit`` takes the training
-products that a recipe with this ``limit`` and ``seed`` takes.
+products that a recipe with this ``limit`` takes.
 
     python benchmarks/pecos/xr_linear.py DATA OUT.jsonl [--threads 1] [--scores] [--limit N]
 """
@@ -77,7 +77,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--max-features", type=int, default=400_000)
     parser.add_argument("--limit", type=int, default=None, help="training products at most")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--limit-seed", type=int, default=1)
     return parser
 
 
@@ -118,7 +118,7 @@ def _main() -> None:
     parser = arguments()
     parser.add_argument("--scores", action="store_true")
     given = parser.parse_args()
-    splits = splits_of(given.data, given.limit, given.seed)
+    splits = splits_of(given.data, given.limit, given.limit_seed)
     x = features(splits, given.max_features)
     train = splits["train"]
     names = sorted({row["category"] for row in train})

@@ -35,10 +35,11 @@ def _main() -> None:
     parser.add_argument("--epochs", type=int, default=1, help="of each level of the tree")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(given.seed)
-    splits = splits_of(given.data, given.limit, given.seed)
+    splits = splits_of(given.data, given.limit, given.limit_seed)
     x = features(splits, given.max_features)
     labels, y = labels_of(splits)
     texts = {name: list(map(text_of, rows)) for name, rows in splits.items()}

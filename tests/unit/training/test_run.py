@@ -199,6 +199,14 @@ def _places(folder: Path) -> list[str]:
     return [f"out={folder / 'release'}", f"cache={folder / 'cache'}"]
 
 
+def test_a_limit_takes_the_same_products_whatever_the_seed(recipe: Recipe, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        out = tmp_path / f"of seed {seed}"
+        fit(replace(with_loop(recipe, epochs=1), out=out, limit=60, seed=seed))
+    # One entry for each split.
+    assert len(list((recipe.cache / "prepared").iterdir())) == 2
+
+
 def test_fresh_starts_over(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = with_loop(recipe, epochs=1)
     steps = 0

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gzip
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,8 +73,9 @@ def test_what_is_no_setting_of_a_row(rows: list[str]) -> None:
     )
     with pytest.raises(SortimentError, match="flta:seed=4: flta is none of whole, "):
         asked.chosen(table.rows)
-    with pytest.raises(SortimentError, match="flat:limit=4: limit is the same for every row"):
-        replace(asked, settings=["flat:limit=4"]).chosen(table.rows)
+    for key in ("limit", "limit_seed"):
+        with pytest.raises(SortimentError, match=f"flat:{key}=4: {key} is the same for every row"):
+            replace(asked, settings=[f"flat:{key}=4"]).chosen(table.rows)
     found = replace(asked, settings=["flat:seed=4"]).chosen(table.rows)
     assert [row.key for row in found] == (rows or [row.key for row in table.rows])
 
@@ -103,3 +106,14 @@ def test_rows_whose_keys_have_dots_are_each_kept(data: Path, tmp_path: Path) -> 
     assert said[-1].startswith("kept from before")
     with pytest.raises(SortimentError, match="made by other settings"):
         train_row(replace(recipe, seed=3), said.append)
+    copied = tmp_path / "elsewhere"
+    shutil.copytree(data, copied)
+    train_row(replace(recipe, data=copied), said.append)
+    assert said[-1].startswith("kept from before")
+    with (copied / "train.jsonl").open("wb") as file:
+        file.write(
+            gzip.decompress((copied / "train.jsonl.gz").read_bytes()).replace(b"red", b"blue")
+        )
+    (copied / "train.jsonl.gz").unlink()
+    with pytest.raises(SortimentError, match="or of other data"):
+        train_row(replace(recipe, data=copied), said.append)
