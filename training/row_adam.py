@@ -34,7 +34,7 @@ class RowAdam(torch.optim.SparseAdam):
             for table in group["params"]:
                 if table.grad is not None and not table.grad.is_sparse:
                     table.grad = _reached(table.grad)
-        super().step()
+        super().step()  # type: ignore[no-untyped-call]
         return loss
 
 
