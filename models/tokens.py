@@ -55,8 +55,9 @@ def text_parts(product: Product) -> tuple[str, str]:
 class TextTokenizer:
     """Token ids of ``[CLS] title [SEP] bullets description [SEP]``, cut to ``max_tokens``.
 
-    The signs are those of the tokenizer's own template. The title is cut only where it fills the
-    whole length alone. Names of special tokens inside a seller's text are text.
+    The signs are those of the tokenizer's own template. The longer part is cut first, so what is
+    cut of a title is what goes beyond half of the length. Names of special tokens inside a seller's
+    text are text.
 
     Args:
         serialised: a ``tokenizer.json``.

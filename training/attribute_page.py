@@ -49,8 +49,8 @@ def write_pages(found: AttributeComparison, out: Path) -> None:
             "",
             f"{found.trained:,} training products, {found.products:,} of {found.split}, recipe "
             f"`{found.recipe}`. Figures in per cent, the paper's in the column after each: those "
-            "are of its own data, so rows compare with rows. The true category is given and "
-            "irrelevant labels are dropped in every row.",
+            "are of its own data, so rows compare with rows. Irrelevant labels are dropped in "
+            f"every row. The true category is given in every row{_but_predicted(found)}.",
         ],
         found.command,
         [*(_section(found, part) for part in _PARTS), *_means(found), *_groups(found, gains)],
@@ -59,6 +59,12 @@ def write_pages(found: AttributeComparison, out: Path) -> None:
         found.notes,
     )
     page.write(out, stem, _json(found))
+
+
+def _but_predicted(found: AttributeComparison) -> str:
+    """What the page says of rows that are given the predicted category."""
+    names = [name for key, name in _names(found).items() if key.endswith("-predicted")]
+    return f" but “{names[0]}”" if names else ""
 
 
 def _json(found: AttributeComparison) -> dict[str, Any]:
@@ -79,6 +85,7 @@ def _json(found: AttributeComparison) -> dict[str, Any]:
         "gains": {
             group: dict(zip(_KINDS, gain, strict=True)) for group, gain in _gains(found).items()
         },
+        "gains_of_all_labels": dict(zip(_KINDS, _gain(found), strict=False)),
         "paper": {
             "systems": {row.key: row.paper for row in found.table.rows},
             "groups": {group.name: group.paper for group in found.table.groups},
@@ -137,15 +144,21 @@ def _gains(found: AttributeComparison) -> dict[str, tuple[float, ...]]:
 
     A group without labels has none.
     """
+    best = found.measures.get(found.table.best, {})
+    return {
+        group.name: _gain(found, f"{group.name}_")
+        for group in found.table.groups
+        if best.get(f"{group.name}_labels") and found.table.baseline in found.measures
+    }
+
+
+def _gain(found: AttributeComparison, group: str = "") -> tuple[float, ...]:
+    """In points, of each of ``_KINDS``; empty where one of the two rows was not measured."""
     best = found.measures.get(found.table.best)
     base = found.measures.get(found.table.baseline)
     if best is None or base is None:
-        return {}
-    return {
-        name: tuple(100 * (best[f"{name}_{kind}"] - base[f"{name}_{kind}"]) for kind in _KINDS)
-        for name in (group.name for group in found.table.groups)
-        if best[f"{name}_labels"]
-    }
+        return ()
+    return tuple(100 * (best[group + kind] - base[group + kind]) for kind in _KINDS)
 
 
 def _groups(found: AttributeComparison, gains: Mapping[str, tuple[float, ...]]) -> list[Section]:

@@ -31,6 +31,7 @@ __all__ = ["DataError", "DataSet", "LabelledProduct", "count_rows", "read_produc
 _SHOWN_PROBLEMS = 20
 # Rows of a Parquet file that are Python objects at a time, however large its row groups are.
 _PARQUET_ROWS = 1024
+_PARQUET_BUFFER = 2**20
 _PRODUCTS = ("jsonl", "jsonl.gz", "parquet")
 
 
@@ -145,7 +146,8 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     number = 0
-    with pq.ParquetFile(path) as file:
+    # Else a row group is read whole, and some writers make one of a whole file.
+    with pq.ParquetFile(path, buffer_size=_PARQUET_BUFFER, pre_buffer=False) as file:
         for batch in file.iter_batches(_PARQUET_ROWS):
             for row in batch.to_pylist():
                 number += 1

@@ -29,8 +29,9 @@ CPU = torch.device("cpu")
         ({}, "float32", 1e-5),
         ({}, "bfloat16", 1e-3),
         ({"gear": "frozen", "classifiers": "leaf"}, "float32", 1e-5),
+        ({"gear": "frozen", "classifiers": "top"}, "float32", 1e-5),
     ],
-    ids=["one", "one in bf16", "by leaf"],
+    ids=["one", "one in bf16", "by leaf", "by department"],
 )
 async def test_labels_and_scores_are_those_of_evaluate(
     worker_process: Callable[..., WorkerProcess],

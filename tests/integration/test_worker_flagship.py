@@ -31,6 +31,7 @@ WIDE = {
     "whole_members": 1,
     "rivals": True,
     "label_thresholds": "bands",
+    "served_tables": "float16",
 }
 
 

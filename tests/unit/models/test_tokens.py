@@ -62,6 +62,17 @@ def test_no_row_is_longer_than_allowed_and_the_end_is_kept(serialised: bytes) ->
     assert found[2][:3] == [CLS, found[2][1], SEP]
 
 
+def test_of_two_long_parts_each_keeps_half_and_a_short_one_is_whole(serialised: bytes) -> None:
+    long, lengths = "a b c d e f g h i j k l m n o p q r s t", []
+    for parts in ((long, long), (long[:9], long), (long, long[:3])):
+        (found,) = rows(serialised, product(*parts), max_tokens=16)
+        assert len(found) == 16
+        first = found.index(SEP)
+        lengths.append((first - 1, len(found) - first - 2))
+    assert sorted(lengths[0]) == [6, 7]
+    assert lengths[1:] == [(5, 8), (11, 2)]
+
+
 def test_no_products_no_rows(serialised: bytes) -> None:
     assert len(TextTokenizer(serialised, 16).encode([])) == 0
 

@@ -66,6 +66,9 @@ def test_a_whole_table(data: Path, recipe: Path, tmp_path: Path) -> None:
             for kind in ("micro_f1", "macro_f1_of_means", "macro_f1")
         }
     }
+    assert written["gains_of_all_labels"]["macro_f1"] == pytest.approx(
+        100 * (masking["macro_f1"] - bert["macro_f1"])
+    )
     assert written["paper"]["groups"]["Rare"] == [5992, 53.85, 33.2, 33.19, 26.97]
     page = (out / "data-ave-label-masking.md").read_text()
     assert "cache=" not in page
@@ -75,6 +78,7 @@ def test_a_whole_table(data: Path, recipe: Path, tmp_path: Path) -> None:
         "XR-Transformer",
         "not run",
         "84.47",
+        "in every row but “BERT with label masking, predicted category”.",
         "+33.20",
     ):
         assert part in page

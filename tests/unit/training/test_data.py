@@ -1,4 +1,7 @@
 import gzip
+import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +103,34 @@ def test_a_folder_that_is_no_data_set(tmp_path: Path) -> None:
     (tmp_path / "taxonomy.json").write_bytes(b"{}")
     with pytest.raises(TaxonomyError):
         _ = data.taxonomy
+
+
+_READ = """
+import sys
+from pathlib import Path
+import pyarrow as pa
+from training.data import read_products
+
+for _ in read_products(Path(sys.argv[1])):
+    pass
+print(pa.default_memory_pool().max_memory())
+"""
+
+
+def test_a_parquet_file_of_one_row_group_is_not_read_whole(tmp_path: Path) -> None:
+    path, count = tmp_path / "train.parquet", 20_000
+    columns = {
+        "product_id": [str(number) for number in range(count)],
+        "title": ["boots"] * count,
+        "description": [random.Random(number).randbytes(400).hex() for number in range(count)],
+        "category": ["boots"] * count,
+    }
+    pq.write_table(pa.table(columns), path, row_group_size=count)
+    assert pq.ParquetFile(path).num_row_groups == 1
+    done = subprocess.run(
+        [sys.executable, "-c", _READ, str(path)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < path.stat().st_size / 2
 
 
 def test_parquet_is_read_as_jsonl_is(tmp_path: Path) -> None:
