@@ -164,6 +164,15 @@ def compare_categories(asked: Asked, say: Callable[[str], object] = print) -> Ca
             for row in table.rows
             if row.key in results
         ),
+        same=frozenset(
+            row.key
+            for row in table.rows
+            if row.against is None
+            and row.base is not None
+            and _is_same_system(
+                table.recipe_of(row, asked), table.recipe_of(table.row(row.base), asked)
+            )
+        ),
         curves=table.curves,
         name=asked.table,
         data=asked.data.name,
@@ -181,6 +190,11 @@ def compare_categories(asked: Asked, say: Callable[[str], object] = print) -> Ca
     )
     write_category_page(found, asked.out)
     return found
+
+
+def _is_same_system(one: Recipe, other: Recipe) -> bool:
+    """Whether a row's settings are what the recipe has anyway."""
+    return replace(one, name="", about="") == replace(other, name="", about="", out=one.out)
 
 
 class _Kept:

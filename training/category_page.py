@@ -54,12 +54,14 @@ class CategoryComparison:
     Attributes:
         rows: key, name, the key that its gains are over, and the paper's gains in points.
         results: by key.
+        same: keys of rows that this recipe makes the system that they stand on.
         texts: [N], of the split's products, equal where the text is the same.
         heads_alone: the encoder was frozen.
     """
 
     about: str
     rows: Sequence[tuple[str, str, str | None, Mapping[str, float]]]
+    same: frozenset[str]
     curves: Sequence[str]
     name: str
     data: str
@@ -108,7 +110,9 @@ def _section(found: CategoryComparison, part: tuple[str, str, str, str]) -> Sect
         result = found.results[row]
         cells = [name, _per_cent(result.measures[measure]), "", "", "", ""]
         cells[4] = f"{paper[key]:+.2f}" if key in paper else ""
-        if against is not None and against in found.results:
+        if row in found.same:
+            cells[5] = "the same system"
+        elif against is not None and against in found.results:
             gain, half = gain_of(
                 getattr(result, right), getattr(found.results[against], right), found.texts
             )
@@ -123,7 +127,9 @@ def _coverage(found: CategoryComparison) -> Section:
     for row, name, against, paper in found.rows:
         of = found.results[row].measures
         gain = ""
-        if against is not None and against in found.results:
+        if row in found.same:
+            gain = "the same system"
+        elif against is not None and against in found.results:
             of_gain = _coverage_gain(found, row, against)
             gain = "{:+.2f} ({:+.2f} to {:+.2f})".format(
                 *(100 * each for each in (of_gain.figure, of_gain.low, of_gain.high))
@@ -188,7 +194,7 @@ def _sizes(found: CategoryComparison) -> Section:
 def _json(found: CategoryComparison) -> dict[str, Any]:
     gains: dict[str, Any] = {}
     for row, _, against, _ in found.rows:
-        if against is not None and against in found.results:
+        if against is not None and against in found.results and row not in found.same:
             one, other = found.results[row], found.results[against]
             gains[row] = {"over": against}
             for key, _, _, right in _PARTS:
