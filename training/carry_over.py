@@ -4,7 +4,8 @@ their names.
 A row of a head says where in the features' space an id's products lie. Where an id is new, nothing
 is known of it but its name, and the model can read names as it reads products. How rows follow
 from names is learned from the rows that there are: a ridge regression from the features of the
-known ids' names to their rows predicts the new ones.
+known ids' names to their rows predicts the new ones. Of a classifier that is all new, the rows tell
+its own names apart.
 
 Legend: K known ids, M new ids, E features, R values of a row.
 """
@@ -29,6 +30,7 @@ __all__ = [
     "RowChange",
     "carry_over",
     "category_names",
+    "classifier_of_names",
     "in_batches",
     "label_names",
     "rows_from_names",
@@ -36,6 +38,8 @@ __all__ = [
 
 # Of name features of length 1: a name that no known one is like gets the mean row.
 _RIDGE = 1.0
+# Logits that names alone justify: what is learned later has to overrule them.
+_SURE = 2.0
 
 Id = TypeVar("Id", bound=Hashable)
 
@@ -144,6 +148,22 @@ def rows_from_names(known: Tensor, rows: Tensor, new: Tensor) -> Tensor:
     ridge.fit(_unit(known).numpy(), rows.double().numpy())
     found = ridge.predict(_unit(new).numpy()).reshape(len(new), rows.shape[1])
     return torch.from_numpy(found).to(rows.dtype)
+
+
+def classifier_of_names(names: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight [M, E] and bias [M] of a classifier none of whose rows is known.
+
+    Ridge regression from the features of the names [M, E] to their logits, ``_SURE`` for a name's
+    own row and ``-_SURE`` for the others.
+    """
+    features = names.detach().cpu().double()
+    # As much as ``_RIDGE`` is for names of length 1.
+    length = features.square().sum(dim=1).mean().clamp(min=1e-12)
+    ridge = Ridge(alpha=_RIDGE * float(length))
+    ridge.fit(features.numpy(), _SURE * (2 * torch.eye(len(features)) - 1).double().numpy())
+    weight = torch.from_numpy(ridge.coef_.reshape(features.shape))
+    bias = torch.from_numpy(ridge.intercept_.reshape(-1))
+    return weight.to(names.dtype), bias.to(names.dtype)
 
 
 def _unit(features: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 A department's classifier is found again by the department's id, and its rows by their leaves: a
 leaf that moved to another department is new there. A classifier that was not there (a new
 department's, or one whose department had a single leaf) begins as a copy of the department
-classifier, but for its last layer.
+classifier, but for its last layer, which tells its leaves' names apart.
 """
 
 from __future__ import annotations
@@ -30,7 +30,13 @@ from models.loading import load_predictor
 from models.product import Product
 from models.release import Release
 from models.segments import SegmentPreparer
-from training.carry_over import RowChange, carry_over, category_names, in_batches
+from training.carry_over import (
+    RowChange,
+    carry_over,
+    category_names,
+    classifier_of_names,
+    in_batches,
+)
 from training.dhpc import DhpcSystem
 from training.features import encoder_digest
 from training.recipe import DhpcSettings
@@ -119,7 +125,11 @@ def _filled(
     old_leaves = old.categories.ids
     for row, name in net.leaf_names.items():
         source = came_from[name]
-        if source != DEPARTMENT:
+        if source == DEPARTMENT:
+            names = reads(DEPARTMENT)([named(leaves[each]) for each in net.leaves_of[row]])
+            weight, bias = classifier_of_names(names)
+            weights |= {f"heads.{name}.last.weight": weight, f"heads.{name}.last.bias": bias}
+        else:
             known = old_row[now.departments[row]]
             changes[f"heads.{name}.last."] = RowChange(
                 [old_leaves[each] for each in old.net.leaves_of[known]],
@@ -141,7 +151,7 @@ def _by_classifier(
         name, _, inner = rest.partition(".")
         source = came_from.get(name, name)
         if part == "heads" and name != source == DEPARTMENT and inner.startswith("last."):
-            # Departments' rows say nothing of leaves.
+            # Departments' rows say nothing of leaves; these are for their shapes.
             found[key] = fresh
         elif inner:
             found[key] = weights[f"{part}.{source}.{inner}"]

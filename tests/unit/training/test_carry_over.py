@@ -14,6 +14,7 @@ from training.carry_over import (
     RowChange,
     carry_over,
     category_names,
+    classifier_of_names,
     label_names,
     rows_from_names,
 )
@@ -71,6 +72,24 @@ def test_new_rows_stand_where_their_names_say() -> None:
     # A name of another length and nearly the same direction: nearly the row of that direction.
     near = (made[1][None] - rows).norm(dim=1)
     assert before[int(near.argmin())] == "c"
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_an_all_new_classifier_tells_its_names_apart(scale: float) -> None:
+    torch.manual_seed(0)
+    names = scale * torch.randn(5, 16)
+    weight, bias = classifier_of_names(names)
+    logits = names @ weight.T + bias
+    assert logits.argmax(dim=1).tolist() == list(range(5))
+    assert (logits.diagonal() > 0).all()
+    assert float(logits[~torch.eye(5, dtype=torch.bool)].max()) < 0
+    assert float(logits.abs().max()) <= 2
+
+
+def test_a_classifier_of_names_that_read_alike_prefers_none() -> None:
+    weight, bias = classifier_of_names(torch.ones(3, 4))
+    logits = torch.ones(3, 4) @ weight.T + bias
+    torch.testing.assert_close(logits, logits[:1, :1].expand(3, 3))
 
 
 def test_rows_of_names_that_nothing_is_like_are_the_mean() -> None:

@@ -12,7 +12,7 @@ import orjson
 import pytest
 import torch
 
-from models.dhpc import DhpcNet, dhpc_categories
+from models.dhpc import DhpcNet, body_features, dhpc_categories
 from models.errors import SortimentError
 from models.loading import load_predictor, run_self_check
 from models.release import Release, read_release
@@ -20,6 +20,7 @@ from tests.new_labels import labelled, write_changed_shop, write_lines
 from tests.tiny_encoder import save_tiny_bert
 from tests.trained_shop import shop_recipe, train_on_shop
 from training.ave_bert_refresh import RefreshedAveBert
+from training.carry_over import category_names
 from training.cli import main
 from training.data import DataSet
 from training.dhpc_refresh import RefreshedDhpc
@@ -225,13 +226,23 @@ def test_a_classifier_that_was_not_there_begins_as_the_department_one(
     changed = replace(recipe, out=tmp_path / "changed-release", data=recipe.data)
     run(changed, silent)
     back = replace(recipe, data=tmp_path / "shop", out=tmp_path / "back")
-    then, now, _ = nets(read_release(changed.out), back)
+    then, now, system = nets(read_release(changed.out), back)
     assert then.names == ("department", "leaf-1")
     assert now.names == ("department", "leaf-0", "leaf-1")
     was, is_now = then.body("department").state_dict(), now.body("leaf-1").state_dict()
     assert all(torch.equal(was[key], is_now[key]) for key in was)
     hidden = then.head("department").hidden.state_dict(), now.head("leaf-1").hidden.state_dict()
     assert all(torch.equal(hidden[0][key], hidden[1][key]) for key in hidden[0])
+    # Its rows know its leaves by their names.
+    taxonomy = system._job.taxonomy
+    leaves = [system.categories.ids[row] for row in now.leaves_of[1]]
+    named = category_names(taxonomy, taxonomy)
+    prepared = system.preparer.prepare([named(leaf) for leaf in leaves])
+    now.eval()
+    with torch.inference_mode():
+        features = body_features(now.body("leaf-1"), prepared, CPU)
+        logits = now.head("leaf-1")(features)
+    assert logits.argmax(dim=1).tolist() == list(range(len(leaves)))
 
 
 def test_encoders_of_their_own_are_not_frozen(
