@@ -51,14 +51,14 @@ def write_coverage(found: Coverage, out: Path, about: Sequence[str] = ()) -> Pat
 
 
 def _verdicts(found: Coverage) -> list[str]:
-    one = found.one_threshold
-    lines = []
-    if one is not None:
-        apart = 100 * (one.accuracy - found.target)
-        lines.append(
-            f"One threshold for all products: {_per_cent(one.accuracy)} of the assigned are right, "
-            f"{apart:+.2f} points from the target of {_per_cent(found.target)}."
-        )
+    rules = {"One threshold for all products": found.one_threshold, "As served": found.served}
+    lines = [
+        f"{rule}: {_per_cent(kept.accuracy)} of the assigned are right, "
+        f"{100 * (kept.accuracy - found.target):+.2f} points from the target of "
+        f"{_per_cent(found.target)}."
+        for rule, kept in rules.items()
+        if kept is not None
+    ]
     counts: dict[str, int] = {}
     for department in found.departments:
         counts[department.verdict] = counts.get(department.verdict, 0) + 1

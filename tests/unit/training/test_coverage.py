@@ -119,6 +119,7 @@ def test_the_page(release: Path, data: Path, tmp_path: Path) -> None:
     page = (out / "shop-coverage.md").read_text()
     assert "Hardware: an abacus" in page
     assert "One threshold for all products: 33.33 %" in page
+    assert "\nAs served: " in page
     assert "| Bags | 12 | 9 | shared |" in page
     figures = orjson.loads((out / "shop-coverage.json").read_bytes())
     assert figures["served"]["accuracy"] == pytest.approx(2 / 6)
