@@ -38,7 +38,7 @@ __all__ = [
 
 # Of name features of length 1: a name that no known one is like gets the mean row.
 _RIDGE = 1.0
-# Logits that names alone justify: what is learned later has to overrule them.
+# Logits at most: what is learned later has to overrule them.
 _SURE = 2.0
 
 Id = TypeVar("Id", bound=Hashable)
@@ -154,7 +154,8 @@ def classifier_of_names(names: Tensor) -> tuple[Tensor, Tensor]:
     """Weight [M, E] and bias [M] of a classifier none of whose rows is known.
 
     Ridge regression from the features of the names [M, E] to their logits, ``_SURE`` for a name's
-    own row and ``-_SURE`` for the others.
+    own row and ``-_SURE`` for the others. The best row of a name is its own; how sure it is, is
+    left to what is learned: of many names all logits are below 0.
     """
     features = names.detach().cpu().double()
     # As much as ``_RIDGE`` is for names of length 1.

@@ -36,6 +36,7 @@ from training.changes import Changes
 from training.data import DataSet, LabelledProduct
 from training.features import encoder_digest
 from training.predictions import plan
+from training.prepared import file_digest
 from training.processes import Processes, one_process
 from training.recipe import SETTINGS, DhpcSettings, Recipe
 from training.same_texts import text_keys
@@ -143,7 +144,7 @@ def compare_categories(asked: Asked, say: Callable[[str], object] = print) -> Ca
     for row in chosen:
         say(f"row {row.key}: {row.name}")
         train_row(made[row.key], say)
-        kept = _Kept(asked.out, row.key, asked.split)
+        kept = _Kept(asked.out, row.key, measuring.split)
         result = kept.read() or measuring.of(made[row.key])
         kept.write(result)
         results[row.key] = result
@@ -154,7 +155,7 @@ def compare_categories(asked: Asked, say: Callable[[str], object] = print) -> Ca
     for row in table.rows:
         # One that other settings made is not to be compared with these.
         if row.key not in results and is_trained(table.recipe_of(row, asked)):
-            before = _Kept(asked.out, row.key, asked.split).read()
+            before = _Kept(asked.out, row.key, measuring.split).read()
             if before is not None:
                 results[row.key] = before
     found = CategoryComparison(
@@ -198,27 +199,33 @@ def _is_same_system(one: Recipe, other: Recipe) -> bool:
 
 
 class _Kept:
-    """What was measured of a row's release, beside the release: encoders read slowly."""
+    """What was measured of a row's release, beside the release: encoders read slowly.
 
-    def __init__(self, out: Path, key: str, split: str) -> None:
+    Args:
+        split: its name, and a digest of what it and the taxonomy hold.
+    """
+
+    def __init__(self, out: Path, key: str, split: tuple[str, str]) -> None:
         self._release = row_folder(out, key)
-        self._file = self._release.with_name(f"{key}.{split}.npz")
+        self._file = self._release.with_name(f"{key}.{split[0]}.npz")
+        self._data = split[1]
 
     def _digest(self) -> str:
         return hashlib.sha256((self._release / MANIFEST).read_bytes()).hexdigest()
 
     def read(self) -> RowResult | None:
-        """None: nothing was measured, or of another release."""
+        """None: nothing was measured, or of another release or other products."""
         if not self._file.exists() or not (self._release / MANIFEST).exists():
             return None
         with np.load(self._file, allow_pickle=False) as kept:
             about = json.loads(str(kept["about"]))
-            if about["manifest"] != self._digest():
+            if (about["manifest"], about.get("data")) != (self._digest(), self._data):
                 return None
             return RowResult(about["measures"], *(kept[name] for name in _ARRAYS))
 
     def write(self, result: RowResult) -> None:
-        about = json.dumps({"manifest": self._digest(), "measures": dict(result.measures)})
+        of = {"manifest": self._digest(), "data": self._data}
+        about = json.dumps({**of, "measures": dict(result.measures)})
         arrays = {name: getattr(result, name) for name in _ARRAYS}
         np.savez_compressed(self._file, about=np.array(about), **arrays)
 
@@ -232,11 +239,17 @@ class _Items:
 
 
 class _Measuring:
-    """The split that all rows are measured on; what a frozen encoder reads is read once."""
+    """The split that all rows are measured on; what a frozen encoder reads is read once.
+
+    Attributes:
+        split: its name, and a digest of what it holds. texts: [N], equal where the text is.
+    """
 
     def __init__(self, data: DataSet, split: str) -> None:
         self._data = data
         self._split = split
+        files = data.file(split), data.taxonomy_file
+        self.split = split, " ".join(map(file_digest, files))
         self._items: dict[str, _Items] = {}
         self._states: dict[str, Tensor] = {}
         self.texts = text_keys(item.product for item in data.products(split))

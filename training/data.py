@@ -73,6 +73,10 @@ class DataSet:
         """
         return self._file(split, _PRODUCTS)
 
+    def has(self, split: str) -> bool:
+        """Whether there is such a split."""
+        return any((self.directory / f"{split}.{kind}").exists() for kind in _PRODUCTS)
+
     def products(self, split: str) -> Iterator[LabelledProduct]:
         """The products of a split, as ``read_products`` gives them.
 

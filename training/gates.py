@@ -16,6 +16,9 @@ from training.design_effect import text_rows
 
 __all__ = ["Answers", "GateResult", "Gates", "judge", "worse_by_chance"]
 
+# A share that is just what is allowed is allowed, whatever 0.8 - 0.1 is in binary.
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gates:
@@ -126,7 +129,14 @@ def _calibration(old: Answers, new: Answers, target: float, gates: Gates) -> lis
     coverage_now, kept_now = metrics.accuracy_where(new.right, new.assigned)
     count = len(new.right)
     results = [
-        GateResult("calibration error", error, error_now, worst, count, passed=error_now <= worst),
+        GateResult(
+            "calibration error",
+            error,
+            error_now,
+            worst,
+            count,
+            passed=error_now <= worst + _ROUNDING,
+        ),
         _at_least("share assigned", coverage, coverage_now, coverage - gates.coverage, count),
     ]
     num_assigned = int(new.assigned.sum())
@@ -150,7 +160,7 @@ def _calibration(old: Answers, new: Answers, target: float, gates: Gates) -> lis
 def _at_least(
     gate: str, old: float, new: float, worst: float, products: int, note: str = ""
 ) -> GateResult:
-    return GateResult(gate, old, new, worst, products, passed=new >= worst, note=note)
+    return GateResult(gate, old, new, worst, products, passed=new >= worst - _ROUNDING, note=note)
 
 
 def _department(
@@ -163,7 +173,7 @@ def _department(
 ) -> GateResult:
     before, now = float(old.mean()), float(new.mean())
     worst = before - gates.department
-    if now >= worst:
+    if now >= worst - _ROUNDING:
         return GateResult(f"department {name}", before, now, worst, len(old), passed=True)
     # Products of one text turn together.
     turned = np.bincount(text_rows(texts), new.astype(np.int64) - old).astype(np.int64)

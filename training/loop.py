@@ -84,7 +84,9 @@ def train(
     torch.manual_seed(seed + processes.rank)
     run.resume()
     if scalars is not None:
-        scalars.begin(run.epoch * steps_of.an_epoch + run.step)
+        scalars.begin(
+            run.epoch * steps_of.an_epoch + run.step, measured=run.step < steps_of.an_epoch
+        )
     loss_of = processes.wrapped(_LossOf(learner))
     written = time.monotonic()
     with _stop_requested() as stop_requested:

@@ -283,7 +283,7 @@ def _answers(
 
 
 def _figures(answers: Answers, num_new: int) -> dict[str, float]:
-    """The new products come first in the comparison's split."""
+    """The new products come last in the comparison's split."""
     name = answers.what.replace(" ", "_")
     found = {name: float(answers.right.mean())}
     if answers.scores is not None and answers.assigned is not None:
@@ -291,7 +291,7 @@ def _figures(answers: Answers, num_new: int) -> dict[str, float]:
         error = metrics.reliability(answers.scores, answers.right).calibration_error
         found |= {"coverage": coverage, "assigned_accuracy": assigned, "calibration_error": error}
     if num_new:
-        found[f"{name}_of_new_products"] = float(answers.right[:num_new].mean())
+        found[f"{name}_of_new_products"] = float(answers.right[-num_new:].mean())
     if answers.attribute_f1 is not None:
         found["attribute_micro_f1"] = answers.attribute_f1
     return found

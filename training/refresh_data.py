@@ -10,31 +10,37 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import orjson
 
 from training.data import DataError, DataSet, LabelledProduct, read_products
-from training.prepared import sampled
+from training.prepared import chosen_rows
 
 __all__ = ["RefreshData", "write_refresh_data"]
 
 _HASH_RANGE = 2**64
+_SIDES = ("train", "valid", "test")
+# Neither trained on nor compared by.
+_APART = "apart"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshData:
     """What went where.
 
     Attributes:
         train_new, valid_new, test_new: new products by split; test is what is compared on.
         train_old, valid_old, test_old: those of the data set.
-        replaced: products of the data set that a new label replaces.
+        replaced: products of the data set that have a new label.
         again: labels that a later one of the same product replaces.
         left_out: products whose category is no leaf of the taxonomy as it is now: no release can
             be right about them.
+        apart: new labels of test products where another split is compared by.
     """
 
     train_new: int
@@ -46,6 +52,7 @@ class RefreshData:
     replaced: int
     again: int
     left_out: int
+    apart: int
 
     def lines(self) -> list[str]:
         """For people."""
@@ -54,6 +61,7 @@ class RefreshData:
             f"valid: {self.valid_new:,} new and {self.valid_old:,} old products",
             f"compared on: {self.test_new:,} new and {self.test_old:,} old products",
             f"{self.replaced:,} old labels replaced, {self.again:,} new ones by later ones",
+            *([f"{self.apart:,} labels of test products kept apart"] if self.apart else []),
             f"{self.left_out:,} products left out: their category is no leaf of the taxonomy",
         ]
 
@@ -68,7 +76,7 @@ def write_refresh_data(
     compare_on: str,
     seed: int,
 ) -> RefreshData:
-    """Write a data set with the splits train, valid and test into a folder.
+    """Write a data set with the splits train, valid and test into a folder, new products last.
 
     Args:
         new: files of labelled products. Of one product the last label counts.
@@ -89,61 +97,72 @@ def write_refresh_data(
     count = 0
     for count, item in enumerate(_all(new), start=1):
         last[item.product.product_id] = count
-    split_of = {"train": "train", "valid": "valid", "test": compare_on}
-    side_of = {
-        item.product.product_id: side
-        for side, split in split_of.items()
-        for item in data.products(split)
-        if item.product.product_id in last
-    }
-    sides = {"train": 0, "valid": 0, "test": 0}
-    files = {side: directory / f"{side}.jsonl" for side in sides}
-    opened = {side: path.open("wb") for side, path in files.items()}
-    try:
-        for number, item in enumerate(_all(new), start=1):
-            if last[item.product.product_id] == number:
-                if item.category not in leaves:
-                    left_out += 1
-                    continue
-                product_id = item.product.product_id
-                side = side_of.get(product_id) or _dealt(product_id, hold)
-                sides[side] += 1
-                opened[side].write(_line(item))
-        if not sides["train"]:
-            raise DataError(
-                f"{', '.join(map(str, new))}: {count} labelled products, none of them to train on "
-                f"({left_out} have a category that is no leaf of the taxonomy): give more"
-            )
-        old = dict.fromkeys(sides, 0)
-        replaced = 0
-        for side, products in (
-            ("train", sampled(data, "train", replay, seed)),
-            ("valid", data.products(split_of["valid"])),
-            ("test", data.products(split_of["test"])),
-        ):
-            for item in products:
+    side_of: dict[str, str] = {}
+    new_on, old_on = Counter[str](), Counter[str]()
+    with ExitStack() as stack:
+        opened = {
+            side: stack.enter_context((directory / f"{side}.jsonl").open("wb")) for side in _SIDES
+        }
+        for split, side in _sides_of(data, compare_on).items():
+            for item, is_drawn in _drawn(data, split, replay if side == "train" else None, seed):
                 if item.product.product_id in last:
-                    replaced += 1
+                    side_of[item.product.product_id] = side
+                elif side == _APART or not is_drawn:
                     continue
-                if item.category not in leaves:
+                elif item.category not in leaves:
                     left_out += 1
-                    continue
-                old[side] += 1
+                else:
+                    old_on[side] += 1
+                    opened[side].write(_line(item))
+        for number, item in enumerate(_all(new), start=1):
+            product_id = item.product.product_id
+            if last[product_id] != number:
+                continue
+            side = side_of.get(product_id) or _dealt(product_id, hold)
+            if side != _APART and item.category not in leaves:
+                left_out += 1
+                continue
+            new_on[side] += 1
+            if side != _APART:
                 opened[side].write(_line(item))
-    finally:
-        for file in opened.values():
-            file.close()
+    if not new_on["train"]:
+        raise DataError(
+            f"{', '.join(map(str, new))}: {count} labelled products, none of them to train on "
+            f"({new_on['valid']} are of valid, {new_on['test']} are compared by, "
+            f"{new_on[_APART]} stay apart, {left_out} products have a category that is no leaf of "
+            "the taxonomy): give more"
+        )
     return RefreshData(
-        sides["train"],
-        sides["valid"],
-        sides["test"],
-        old["train"],
-        old["valid"],
-        old["test"],
-        replaced,
-        count - len(last),
-        left_out,
+        train_new=new_on["train"],
+        valid_new=new_on["valid"],
+        test_new=new_on["test"],
+        train_old=old_on["train"],
+        valid_old=old_on["valid"],
+        test_old=old_on["test"],
+        replaced=len(side_of),
+        again=count - len(last),
+        left_out=left_out,
+        apart=new_on[_APART],
     )
+
+
+def _sides_of(data: DataSet, compare_on: str) -> dict[str, str]:
+    """Where the products of each split belong; of one in several splits the last one counts."""
+    sides = {"train": "train", "valid": "valid", compare_on: "test"}
+    if compare_on != "test" and data.has("test"):
+        # Other refreshes compare by it.
+        return {"test": _APART, **sides}
+    return sides
+
+
+def _drawn(
+    data: DataSet, split: str, most: int | None, seed: int
+) -> Iterator[tuple[LabelledProduct, bool]]:
+    """All products of a split, and whether each is in a random sample of at most ``most``."""
+    rows = None if most is None else chosen_rows(data.count(split), most, seed)
+    chosen = None if rows is None else frozenset(rows.tolist())
+    for place, item in enumerate(data.products(split)):
+        yield item, chosen is None or place in chosen
 
 
 def _all(paths: Iterable[Path]) -> Iterator[LabelledProduct]:

@@ -21,9 +21,13 @@ class Scalars:
         self._place = str(directory / run)
         self._writer: SummaryWriter | None = None
 
-    def begin(self, step: int) -> None:
-        """Go on after so many steps; what a killed run wrote of later ones no longer counts."""
-        self._writer = SummaryWriter(self._place, purge_step=step + 1)
+    def begin(self, step: int, *, measured: bool = True) -> None:
+        """Go on after so many steps; what a killed run wrote of later ones no longer counts.
+
+        Args:
+            measured: nothing of this step is to come; else its epoch's measures are.
+        """
+        self._writer = SummaryWriter(self._place, purge_step=step + measured)
 
     def step(self, step: int, *, loss: float, rate: float) -> None:
         """After each step of the optimiser; every tenth is written."""

@@ -65,9 +65,12 @@ def test_new_and_old_products_by_split(tmp_path: Path) -> None:
     assert (found.train_old, found.valid_old, found.test_old) == (50, 60, 40)
     splits = {split: ids(data, split) for split in ("train", "valid", "test")}
     assert sum(map(len, splits.values())) == len(set().union(*splits.values())) == 650
-    assert all(each.startswith("new-") for each in splits["test"][: found.test_new])
+    assert sum(each.startswith("new-") for each in splits["test"]) == found.test_new
     assert data.taxonomy == DataSet(tmp_path / "data").taxonomy
-    assert next(data.products("train")).label_ids == {"Color=red"}
+    written = {item.product.product_id: item for item in data.products("train")}
+    assert {
+        label for key, item in written.items() if key.startswith("new-") for label in item.label_ids
+    } == {"Color=red"}
 
 
 def test_the_same_product_is_always_on_the_same_side(tmp_path: Path) -> None:
@@ -92,10 +95,24 @@ def test_a_product_of_the_data_set_stays_on_the_side_of_its_split(tmp_path: Path
         assert {labels[each] for each in expected} == {"home/lamp"}
 
 
-def test_what_the_comparison_is_made_of_is_not_trained_on(tmp_path: Path) -> None:
-    found, data = made(tmp_path, [line("valid-0"), line("train-0")], replay=160, compare_on="valid")
-    assert (found.train_new, found.valid_new, found.test_new) == (1, 0, 1)
-    assert "valid-0" in ids(data, "test")
+def test_what_another_refresh_compares_by_is_kept_apart(tmp_path: Path) -> None:
+    """Splits that releases are compared by in turn: neither's products are trained on."""
+    fresh = [line(f"fresh-{number}", "home/lamp") for number in range(30)]
+    write(tmp_path / "data" / "fresh.jsonl", fresh)
+    corrected = [line(f"test-{number}") for number in range(30)] + [line("train-0")]
+    corrected += [line(each["product_id"]) for each in fresh[:20]]
+    found, data = made(tmp_path, corrected, replay=160, compare_on="fresh")
+    assert (found.train_new, found.valid_new, found.test_new, found.apart) == (1, 0, 20, 30)
+    assert found.replaced == 51
+    assert sorted(ids(data, "test")) == sorted(each["product_id"] for each in fresh)
+    learned = {*ids(data, "train"), *ids(data, "valid")}
+    assert not any(each.startswith(("test-", "fresh-")) for each in learned)
+    assert "30 labels of test products kept apart" in found.lines()
+
+
+def test_corrections_that_are_all_held_say_where(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"\(1 are of valid, 2 are compared by, 0 stay apart, 0"):
+        made(tmp_path, [line(each) for each in ("test-0", "test-1", "valid-0")])
 
 
 def test_a_new_label_replaces_the_old_one_everywhere(tmp_path: Path) -> None:
@@ -138,5 +155,5 @@ def test_what_no_release_can_be_right_about_is_left_out(tmp_path: Path) -> None:
 
 
 def test_only_unknown_categories_are_nothing_to_train_on(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none of them to train on \(3 have a category"):
+    with pytest.raises(DataError, match=r"none of them to train on .*, 3 products have a category"):
         made(tmp_path, [line(f"new-{number}", "gone") for number in range(3)])
