@@ -6,10 +6,11 @@ move them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import overload
+from collections.abc import Iterable
+from typing import Any
 
 import torch
+from torch import Tensor
 
 __all__ = ["RowAdam"]
 
@@ -20,25 +21,20 @@ class RowAdam(torch.optim.SparseAdam):
     Processes average gradients as dense ones where NCCL does it, which has no sparse ones.
     """
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step; a closure is called first, with gradients."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for table in group["params"]:
-                if table.grad is not None and not table.grad.is_sparse:
-                    table.grad = _reached(table.grad)
-        super().step()  # type: ignore[no-untyped-call]
-        return loss
+    def __init__(self, params: Iterable[Tensor], lr: float) -> None:
+        super().__init__(params, lr=lr)
+        self.register_step_pre_hook(_take_rows)
 
 
-def _reached(grad: torch.Tensor) -> torch.Tensor:
+def _take_rows(optimizer: torch.optim.Optimizer, _args: Any, _options: Any) -> None:
+    """Make dense gradients sparse."""
+    for group in optimizer.param_groups:
+        for table in group["params"]:
+            if table.grad is not None and not table.grad.is_sparse:
+                table.grad = _reached(table.grad)
+
+
+def _reached(grad: Tensor) -> Tensor:
     """The gradient [R, ...] with the rows alone that are not zero."""
     rows = grad.flatten(1).any(dim=1) if grad.dim() > 1 else grad != 0
     places = rows.nonzero()[:, 0]
