@@ -50,15 +50,14 @@ def epoch_batches(
     return batches
 
 
-def shares(batch: Rows, *, accumulate: int, rank: int, processes: int) -> list[tuple[Rows, float]]:
-    """A process's part of a batch, in ``accumulate`` pieces with their weights.
+def shares(batch: Rows, *, accumulate: int, rank: int, processes: int) -> tuple[list[Rows], float]:
+    """A process's part of a batch in ``accumulate`` pieces, and the weight of each.
 
-    A piece's loss is its part of the batch's mean. With its weight the sum over the pieces,
+    A piece's loss is its part of the batch's mean. With the weight the sum over the pieces,
     averaged over the processes, is that mean. A process that a small batch leaves without
     products computes one for nothing: all must take part in every step.
     """
     ours = batch[rank::processes]
     if len(ours) == 0:
-        return [(batch[:1], 0.0)]
-    pieces = np.array_split(ours, min(accumulate, len(ours)))
-    return [(piece, float(processes)) for piece in pieces]
+        return [batch[:1]], 0.0
+    return np.array_split(ours, min(accumulate, len(ours))), float(processes)

@@ -105,8 +105,10 @@ def train(
                     share = _schedule(done, settings)
                     _set_rates(optimizers, peaks, share)
                     batch = batches[run.step]
-                    pieces = steps_of.pieces(batch)
-                    loss = _step(loss_of, optimizers, batch, pieces, scaler, settings, processes)
+                    pieces, weight = steps_of.pieces(batch)
+                    loss = _step(
+                        loss_of, optimizers, batch, pieces, weight, scaler, settings, processes
+                    )
                     run.end_step(loss, done, is_last=run.step + 1 == len(batches))
                     bar.update()
                     if scalars is not None:
@@ -167,8 +169,8 @@ class _Steps:
             groups=learner.groups,
         )
 
-    def pieces(self, batch: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], float]]:
-        """This process's batches of a step, with their weights."""
+    def pieces(self, batch: NDArray[np.int64]) -> tuple[list[NDArray[np.int64]], float]:
+        """This process's batches of a step, and the weight of each."""
         return shares(
             batch,
             accumulate=self._accumulate,
@@ -181,20 +183,20 @@ def _step(
     loss_of: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
     batch: NDArray[np.int64],
-    pieces: Sequence[tuple[NDArray[np.int64], float]],
+    pieces: Sequence[NDArray[np.int64]],
+    weight: float,
     scaler: torch.amp.GradScaler,
     settings: LoopSettings,
     processes: Processes,
 ) -> float:
-    """One step of the optimisers; the mean loss of this process's pieces, by their weights."""
+    """One step of the optimisers; the loss of this process's pieces, with their weight."""
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     total = 0.0
-    for rows, weight in pieces[:-1]:
+    for rows in pieces[:-1]:
         with processes.without_averaging(loss_of):
             total += _backward(loss_of(rows, batch) * weight, scaler)
-    rows, weight = pieces[-1]
-    total += _backward(loss_of(rows, batch) * weight, scaler)
+    total += _backward(loss_of(pieces[-1], batch) * weight, scaler)
     for optimizer in optimizers:
         scaler.unscale_(optimizer)
     if settings.clip_norm is not None:

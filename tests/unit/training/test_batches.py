@@ -60,13 +60,12 @@ def test_shares_and_weights_make_the_mean_of_the_batch(
 ) -> None:
     batch = np.arange(10, 10 + size)
     losses = np.random.default_rng(0).random(100)
-    pieces = [
+    found = [
         shares(batch, accumulate=accumulate, rank=rank, processes=processes)
         for rank in range(processes)
     ]
-    assert all(own for own in pieces)
-    seen = sorted(row for own in pieces for rows, weight in own if weight for row in rows.tolist())
+    assert all(pieces for pieces, _ in found)
+    seen = sorted(row for pieces, weight in found if weight for rows in pieces for row in rows)
     assert seen == batch.tolist()
-    of_pieces = [losses[rows].sum() / size * weight for own in pieces for rows, weight in own]
-    found = sum(of_pieces) / processes
-    assert found == pytest.approx(losses[batch].mean())
+    parts = [losses[rows].sum() / size * weight for pieces, weight in found for rows in pieces]
+    assert sum(parts) / processes == pytest.approx(losses[batch].mean())
