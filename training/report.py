@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from markdown_it import MarkdownIt
 
 __all__ = ["Page", "Section"]
 
@@ -22,7 +23,6 @@ body { font-family: system-ui, sans-serif; max-width: 75em; margin: 2em auto; pa
 table { border-collapse: collapse; } th, td { padding: 0.2em 0.7em; border-bottom: 1px solid #ddd; }
 td:not(:first-child), th:not(:first-child) { text-align: right; }
 pre { background: #f4f4f4; padding: 0.7em; overflow-x: auto; }
-pre.notes { background: none; padding: 0; font-family: inherit; white-space: pre-wrap; }
 """
 
 
@@ -101,7 +101,8 @@ class Page:
             data = base64.b64encode(plot.read_bytes()).decode()
             parts.append(f'<p><img alt="{plot.stem}" src="data:image/png;base64,{data}"></p>')
         if self.notes:
-            parts.append(f'<pre class="notes">{html.escape(self.notes.strip())}</pre>')
+            # `js-default` shows HTML in the notes as text, and drops links that would run scripts.
+            parts.append(MarkdownIt("js-default").render(self.notes))
         body = "\n".join(parts)
         return (
             f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'

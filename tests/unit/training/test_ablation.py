@@ -50,7 +50,7 @@ def test_rows_beside_another_system(data: Path, tmp_path: Path) -> None:
         out=out,
         settings=given,
         rows=["whole", "flat"],
-        notes="## Said of it\n\nSmall.\n",
+        notes="## Said of it\n\n**Small**, <b>it</b> says.\n",
     )
     found = ablate(asked, against=against)
     assert list(found.measures) == ["whole", "flat", "other.jsonl"]
@@ -75,8 +75,11 @@ def test_rows_beside_another_system(data: Path, tmp_path: Path) -> None:
         assert part in page
     assert "cache=" not in page
     assert "## Wanted" not in page
-    assert page.endswith("## Said of it\n\nSmall.\n")
+    assert page.endswith(asked.notes)
     assert written["notes"] == asked.notes
+    html = (out / "data-flagship.html").read_text()
+    assert "<h2>Said of it</h2>" in html
+    assert "<strong>Small</strong>, &lt;b&gt;it&lt;/b&gt; says." in html
 
     least = tuple(found.measures["whole"][name] for name in NAMES)
     table = replace(found.table, wanted={"data": (*least[:2], least[2] + 0.02, 0.0)})
