@@ -69,6 +69,7 @@ def compare_command(table: str, settings: tuple[str, ...]) -> None:
     {product_id, category, attributes: [[name, value]]}. Every other KEY=VALUE goes to the recipe
     of every row, as in `run`, or to one row's as ROW:KEY=VALUE (bert:system.learning_rate=1e-4):
 
+    \b
         sortiment-train compare ave-label-masking data=DIR out=DIR recipe=ave-label-masking-cpu
     """
     own: dict[str, str] = {}

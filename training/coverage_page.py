@@ -42,7 +42,8 @@ def write_coverage(found: Coverage, out: Path, about: Sequence[str] = ()) -> Pat
         f"Accuracy against coverage: {found.data}",
         [*(f"- {line}" for line in about), *([""] if about else []), *_verdicts(found)],
         f"sortiment-train coverage --release RELEASE --data {found.data} --split {found.split}"
-        + ("" if found.limit is None else f" --limit {found.limit}"),
+        + ("" if found.limit is None else f" --limit {found.limit}")
+        + " --out DIR",
         [_rules(found), _table(found)],
         [curve, departments],
     )

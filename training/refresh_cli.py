@@ -64,8 +64,8 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     "given",
     multiple=True,
     metavar="NAME=VALUE",
-    help="By how much the new release may be worse: overall, department, calibration, attributes; "
-    "significance of the test by department.",
+    help="By how much the new release may be worse: overall, department, calibration, coverage, "
+    "attributes; significance of the test by department.",
 )
 @click.option("--report", type=_FOLDER, help="Folder for refresh.json and refresh.md.")
 def refresh_command(
