@@ -6,23 +6,21 @@ differences have a paired bootstrap's interval.
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from models.errors import SortimentError
 from models.loading import load_predictor
 from models.release import read_release
-from models.taxonomy import label_id
 from training.ablation_page import write_page
 from training.ablation_table import Ablation, load_ablation_table
 from training.data import DataSet, LabelledProduct
+from training.foreign_answers import read_answers
 from training.metrics import share_by_group
 from training.paired_bootstrap import (
     Figures,
@@ -59,7 +57,8 @@ def ablate(
             ``{product_id, category, attributes: [[name, value]]}``, for a paired interval.
 
     Raises:
-        SortimentError: a row is unknown, cannot be trained, or ``out`` holds it by other settings.
+        SortimentError: a row is unknown, cannot be trained, or ``out`` holds it by other settings;
+            ``against`` cannot be read.
     """
     one_process("compare", "train each row with run under torchrun")
     table = load_ablation_table(asked.table)
@@ -152,10 +151,11 @@ class _Measuring:
 
     def __init__(self, recipe: Recipe, split: str) -> None:
         data = DataSet(recipe.data)
-        self.items: list[LabelledProduct] = list(data.products(split))
+        self.items = data.listed(split)
         self._device = Processes(recipe.device).device
         self._progress = bool(recipe.progress)
-        self._labels = {each: row for row, each in enumerate(data.taxonomy.label_ids())}
+        self._taxonomy = data.taxonomy
+        self._labels = {each: row for row, each in enumerate(self._taxonomy.label_ids())}
         self._trained_categories: set[str] = set()
         trained = self._noted(sampled(data, "train", recipe.limit, recipe.limit_seed))
         self._trained = label_counts(trained, self._labels) > 0
@@ -176,19 +176,7 @@ class _Measuring:
 
     def read(self, path: Path) -> _Answers:
         """Another system's answers."""
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rb") as file:
-            rows = {row["product_id"]: row for row in map(orjson.loads, file)}
-        missing = [
-            item.product.product_id for item in self.items if item.product.product_id not in rows
-        ]
-        if missing:
-            raise SortimentError(f"{path} lacks {len(missing)} products, first {missing[0]}")
-        answers = [rows[item.product.product_id] for item in self.items]
-        labels = None
-        if self._labels:
-            labels = [[label_id(*pair) for pair in each["attributes"]] for each in answers]
-        return _Answers([each["category"] for each in answers], labels)
+        return _Answers(*read_answers(path, self.items, self._taxonomy))
 
     def figures(self, answers: _Answers) -> list[Figures]:
         """Measures of categories, and of attributes where there are any."""

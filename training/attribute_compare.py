@@ -21,13 +21,13 @@ from models.release_store import fetch_release
 from training.attribute_measures import FrequencyGroup, attribute_measures, scored_labels
 from training.attribute_page import write_pages
 from training.attribute_table import AttributeComparison, Group, load_attribute_table
-from training.data import DataSet, LabelledProduct
+from training.data import DataSet
 from training.encoded_batches import EncodedBatches
+from training.foreign_answers import read_scored_labels
 from training.predictions import predict_products
 from training.prepared import sampled
 from training.processes import Processes, one_process
 from training.recipe import Recipe
-from training.scored_answers import read_scored_labels
 from training.table_rows import Asked, chosen_rows, row_folder, row_recipe, train_row
 from training.targets import label_counts
 
@@ -45,7 +45,7 @@ def compare_attributes(
 
     Args:
         categories: address of a release; its predicted categories make one further row.
-        against: scored labels of rows that are not trained here (``training.scored_answers``);
+        against: scored labels of rows that are not trained here (``training.foreign_answers``);
             a file's name without its endings is the row's key.
 
     Raises:
@@ -55,6 +55,11 @@ def compare_attributes(
     one_process("compare", "train each row with run under torchrun")
     table = load_attribute_table(asked.table)
     chosen = asked.chosen([row for row in table.rows if not row.elsewhere])
+    if categories is not None and table.best not in {row.key for row in chosen}:
+        raise SortimentError(
+            f"categories={categories} is for {table.best}, which is not among "
+            f"rows={','.join(asked.rows)}"
+        )
     keys = [path.name.partition(".")[0] for path in against]
     chosen_rows((row for row in table.rows if row.elsewhere), keys, "against")
     elsewhere = dict(zip(keys, against, strict=True))
@@ -70,7 +75,7 @@ def compare_attributes(
         train_row(made[row.key], say)
         measures[row.key] = measuring.of(made[row.key].out, measuring.true_categories)
     own = {}
-    if categories is not None and table.best in made:
+    if categories is not None:
         predicted = measuring.predicted(categories)
         best = row_folder(asked.out, table.best)
         measures[f"{table.best}-predicted"] = measuring.of(best, predicted)
@@ -99,7 +104,7 @@ class _Measuring:
 
     def __init__(self, recipe: Recipe, split: str, groups: Sequence[Group]) -> None:
         data = DataSet(recipe.data)
-        self.items: list[LabelledProduct] = list(data.products(split))
+        self.items = data.listed(split)
         self.true_categories = [item.category for item in self.items]
         self._device = Processes(recipe.device).device
         self._progress = sys.stderr.isatty() if recipe.progress is None else recipe.progress

@@ -129,6 +129,10 @@ def test_what_cannot_be_compared(data: Path, tmp_path: Path) -> None:
         load_attribute_table("flagship")
     with pytest.raises(SortimentError, match="rows=xr-transformer: none of bert"):
         compare_attributes(Asked(table=TABLE, data=data, out=tmp_path, rows=["xr-transformer"]))
+    with pytest.raises(SortimentError, match=r"categories=gone is for masking, which is not among"):
+        compare_attributes(
+            Asked(table=TABLE, data=data, out=tmp_path, rows=["bert"]), categories="gone"
+        )
 
 
 def test_several_processes_are_refused(

@@ -10,7 +10,7 @@ from models.errors import SortimentError
 from models.taxonomy import label_id
 from tests.tiny_shop import write_shop
 from training.data import DataSet
-from training.scored_answers import read_scored_labels
+from training.foreign_answers import read_answers, read_scored_labels
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,31 @@ def test_attributes_are_named_as_the_taxonomy_names_them(tmp_path: Path) -> None
     found = read_scored_labels(path, items, data.taxonomy)
     assert len(found.rows) == len(items)
     assert {data.taxonomy.label_ids()[row] for row in found.rows} == {label_id("Color=%", "red")}
+
+
+def test_answers_are_relevant_and_each_given_once(data: DataSet, tmp_path: Path) -> None:
+    rows = [
+        {
+            "product_id": item.product.product_id,
+            "category": "home/lamp",
+            "attributes": [["Size", "S"], ["Color", "red"], ["Color", "red"], ["Shape", "round"]],
+        }
+        for item in data.products("test")
+    ]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    items = list(data.products("test"))
+    categories, labels = read_answers(path, items, data.taxonomy)
+    assert categories == ["home/lamp"] * len(items)
+    assert labels == [["Color=red"]] * len(items)
+
+
+@pytest.mark.parametrize("bad", [{"category": 1}, {"attributes": [["Color"]]}, {"attributes": 1}])
+def test_answers_of_another_form(data: DataSet, tmp_path: Path, bad: dict[str, object]) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text(json.dumps({"product_id": "1", "category": "a", "attributes": [], **bad}))
+    with pytest.raises(SortimentError, match="give JSON lines of product_id and category and attr"):
+        read_answers(path, [], data.taxonomy)
 
 
 def test_files_that_cannot_be_read(data: DataSet, tmp_path: Path) -> None:
