@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.design_effect import design_effect
+from training.metrics import by_score
 from training.paired_bootstrap import Figures, Interval, intervals
 
 __all__ = ["coverage_gain", "gain_of", "verdict"]
@@ -59,13 +60,13 @@ def coverage_gain(
 
 
 def _coverage(scores: NDArray[np.float32], right: NDArray[np.bool_], target: float) -> Figures:
-    """The largest share of the best-scored products that is right often enough, K = 1."""
-    order = np.argsort(-scores.astype(np.float64), kind="stable")
+    """The largest share of products above a threshold that is right often enough, K = 1."""
+    order, ends = by_score(scores)
     right = right[order]
 
     def measure(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        counts = weights[order].cumsum()
-        reached = np.flatnonzero((weights[order] * right).cumsum() >= target * counts)
+        counts = weights[order].cumsum()[ends]
+        reached = np.flatnonzero((weights[order] * right).cumsum()[ends] >= target * counts)
         share: NDArray[np.float64] = counts[reached[-1:]].sum(keepdims=True) / counts[-1]
         return share
 

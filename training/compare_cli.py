@@ -90,8 +90,8 @@ def compare_command(table: str, settings: tuple[str, ...]) -> None:
         raise click.UsageError(f"{', '.join(strange)}: not for {table}, a table of {kind}.")
     asked = Asked(
         table=table,
-        data=Path(own["data"]),
-        out=Path(own["out"]),
+        data=Path(own["data"]).resolve(),
+        out=Path(own["out"]).resolve(),
         settings=rest,
         recipe=own.get("recipe"),
         rows=[row for row in own.get("rows", "").split(",") if row],

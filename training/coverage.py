@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from models.release_store import fetch_release
 from training import metrics
 from training.abstention import Abstention, read_abstention
 from training.coverage_page import write_coverage
-from training.data import DataError, DataSet
+from training.data import DataSet
 from training.options import (
     data_option,
     device_option,
@@ -156,9 +155,7 @@ def coverage(
     predictor = load_predictor(release, device, "auto")
     if predictor.category is None or release.categories is None:
         raise SortimentError(f"release {release.id} has no category model: nothing is assigned")
-    items = list(islice(DataSet(data_dir).products(split), limit))
-    if not items:
-        raise DataError(f"{data_dir} has no products in {split}: nothing to measure")
+    items = DataSet(data_dir).listed(split, limit)
     # Labels are no matter here, and take most of the time.
     found = predict_products(
         release, replace(predictor, attribute=None), items, device, advance=advance
@@ -171,7 +168,7 @@ def coverage(
         target = _TARGET if said is None else said.target
     shares, accuracies = metrics.accuracy_coverage(found.scores, right)
     reached = np.flatnonzero(accuracies >= target)
-    places = np.unique(np.linspace(0, len(items) - 1, _CURVE_POINTS).astype(int))
+    places = np.unique(np.searchsorted(shares, np.linspace(0, 1, _CURVE_POINTS)))
     return Coverage(
         release=release.id,
         data=data_dir.name,

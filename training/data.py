@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from io import BufferedIOBase
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ _SHOWN_PROBLEMS = 20
 # Rows of a Parquet file that are Python objects at a time, however large its row groups are.
 _PARQUET_ROWS = 1024
 _PARQUET_BUFFER = 2**20
+# Of a table no other column is read: it may hold what is no Python object.
+_COLUMNS = (
+    *("product_id", "version", "locale", "title", "description", "bullets", "images", "image"),
+    *("claimed_category", "category", "attributes"),
+)
 _PRODUCTS = ("jsonl", "jsonl.gz", "parquet")
 
 
@@ -85,6 +91,17 @@ class DataSet:
         """
         return read_products(self.file(split))
 
+    def listed(self, split: str, limit: int | None = None) -> list[LabelledProduct]:
+        """The first so many products of a split (None: all), to measure on.
+
+        Raises:
+            DataError: as ``products``; or there are none.
+        """
+        items = list(islice(self.products(split), limit))
+        if not items:
+            raise DataError(f"{self.directory} has no products in {split}: nothing to measure")
+        return items
+
     def count(self, split: str) -> int:
         """How many lines that are not empty (rows) a split has.
 
@@ -126,9 +143,9 @@ def read_products(path: Path) -> Iterator[LabelledProduct]:
     num_bad = 0
     is_table = path.suffix == ".parquet"
     with _readable(path):
-        for number, raw in _rows(path) if is_table else _lines(path):
+        for number, decode in _rows(path) if is_table else _lines(path):
             try:
-                yield parse_labelled(raw if is_table else orjson.loads(raw))
+                yield parse_labelled(decode())
             except (ProductError, ValueError) as error:
                 num_bad += 1
                 if num_bad <= _SHOWN_PROBLEMS:
@@ -143,19 +160,34 @@ def read_products(path: Path) -> Iterator[LabelledProduct]:
         )
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def _lines(path: Path) -> Iterator[tuple[int, Callable[[], Any]]]:
+    """Numbers from 1 with what decodes the line, or raises ValueError."""
     with _opened(path) as file:
-        yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, partial(orjson.loads, line)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+def _rows(path: Path) -> Iterator[tuple[int, Callable[[], Any]]]:
+    """Likewise of a table."""
     number = 0
     # Else a row group is read whole, and some writers make one of a whole file.
     with pq.ParquetFile(path, buffer_size=_PARQUET_BUFFER, pre_buffer=False) as file:
-        for batch in file.iter_batches(_PARQUET_ROWS):
-            for row in batch.to_pylist():
+        columns = [name for name in file.schema_arrow.names if name in _COLUMNS]
+        for batch in file.iter_batches(_PARQUET_ROWS, columns=columns):
+            decode = _decoder(batch)
+            for row in range(len(batch)):
                 number += 1
-                yield number, row
+                yield number, partial(decode, row)
+
+
+def _decoder(batch: pa.RecordBatch) -> Callable[[int], Any]:
+    try:
+        rows: list[Any] = batch.to_pylist()
+    except ValueError:
+        # A text that is not UTF-8: row by row, to name it.
+        return lambda row: batch.slice(row, 1).to_pylist()[0]
+    return rows.__getitem__
 
 
 @contextmanager

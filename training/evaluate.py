@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +20,7 @@ from models.release import Release, read_release
 from models.release_store import fetch_release
 from models.taxonomy import Taxonomy
 from training import metrics
-from training.data import DataError, DataSet, LabelledProduct
+from training.data import DataSet, LabelledProduct
 from training.options import (
     data_option,
     device_option,
@@ -31,6 +30,7 @@ from training.options import (
 )
 from training.plots import plot_accuracy_coverage, plot_departments, plot_reliability
 from training.predictions import Predictions, predict_products
+from training.processes import Processes
 from training.recipe import FETCHED_RELEASES
 
 __all__ = ["evaluate", "evaluate_command"]
@@ -76,9 +76,7 @@ def evaluate(
     device = device or torch.device("cpu")
     release = read_release(release_dir)
     predictor = load_predictor(release, device, dtype)
-    items = list(islice(DataSet(data_dir).products(split), limit))
-    if not items:
-        raise DataError(f"{data_dir} has no products in {split}: nothing to measure")
+    items = DataSet(data_dir).listed(split, limit)
     with tqdm(total=len(items), desc="evaluate", unit="product", disable=not progress) as bar:
         found = predict_products(release, predictor, items, device, advance=bar.update)
     result: dict[str, Any] = {
@@ -214,18 +212,12 @@ def evaluate_command(
     cache_dir: Path,
 ) -> None:
     """Measure a release on labelled products, as it would be served."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise click.BadParameter(str(error), param_hint="--device") from error
     result = evaluate(
         fetch_release(address, cache_dir),
         data,
         split=split,
         limit=limit,
-        device=chosen,
+        device=Processes(device).device,
         dtype=cast(Dtype, dtype),
         plots=out,
         progress=sys.stderr.isatty(),

@@ -11,6 +11,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,7 @@ __all__ = [
     "accuracy",
     "accuracy_coverage",
     "accuracy_where",
+    "by_score",
     "label_measures",
     "macro_f1",
     "reliability",
@@ -136,18 +138,27 @@ def accuracy_where(correct: ArrayLike, chosen: ArrayLike) -> tuple[float, float]
 def accuracy_coverage(
     scores: ArrayLike, correct: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Accuracy of the n best-scored products against their share, for every n.
+    """Accuracy of the products above a threshold against their share, for every threshold.
 
     Args:
         scores: [N]; correct: [N], bool.
 
     Returns:
-        Coverage [N], rising to 1, and accuracy [N].
+        Coverage [S], rising to 1, and accuracy [S]: a point for each score that occurs, for no
+        threshold takes some products of a score and leaves others.
     """
-    best_first = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
-    hits = np.cumsum(np.asarray(correct, dtype=np.bool_)[best_first])
-    counts = np.arange(1, len(hits) + 1)
-    return counts / max(1, len(hits)), hits / counts
+    best_first, ends = by_score(np.asarray(scores, dtype=np.float64))
+    hits = np.cumsum(np.asarray(correct, dtype=np.bool_)[best_first])[ends]
+    counts = ends + 1
+    return counts / max(1, len(best_first)), hits / counts
+
+
+def by_score(scores: NDArray[np.floating[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Order [N], the best first, and the places [S] in it where products of a score end."""
+    best_first = np.argsort(-scores, kind="stable")
+    ordered = scores[best_first]
+    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)])
+    return best_first, ends
 
 
 def reliability(scores: ArrayLike, correct: ArrayLike, num_bins: int = 10) -> Reliability:

@@ -32,7 +32,8 @@ release_option = click.option(
 data_option = click.option(
     "--data",
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    # Whole: pages are named after the folder, also where it is given as ".".
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
     help="Folder of a data set.",
 )
 split_option = click.option(

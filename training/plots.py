@@ -28,7 +28,7 @@ def plot_accuracy_coverage(
     """Accuracy of the best-scored products against their share (dhpc-amazon's comparison).
 
     Args:
-        coverage, accuracy: [N], as ``metrics.accuracy_coverage``.
+        coverage, accuracy: [S], as ``metrics.accuracy_coverage``.
         assigned: coverage and accuracy at the release's thresholds, marked.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")

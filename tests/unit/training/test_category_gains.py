@@ -50,5 +50,10 @@ def test_coverage_at_a_target_is_compared_on_the_same_products() -> None:
     assert 0.4 < found.low < found.figure < found.high < 0.8
     same = coverage_gain((scores, ours), (scores, ours), texts, 0.9)
     assert (same.figure, same.low, same.high) == (0, 0, 0)
+    # Of products with one score all are assigned or none, whichever stands first.
+    tied = np.full(200, 0.5, dtype=np.float32)
+    for right in (texts < 100, texts >= 100):
+        assert coverage_gain((tied, right), (tied, texts < 0), texts, 0.9).figure == 0
+        assert coverage_gain((tied, right), (tied, texts < 0), texts, 0.4).figure == 1
     none = coverage_gain((scores, ours), (scores, np.zeros(200, dtype=bool)), texts, 0.9)
     assert none.figure == pytest.approx(0.625, abs=0.011)

@@ -103,10 +103,14 @@ def test_verdicts(hits: int, assigned: int, products: int, verdict: str) -> None
     assert _verdict(Kept.of(texts < hits, texts < assigned, texts), 0.9) == verdict
 
 
-def test_the_page(release: Path, data: Path, tmp_path: Path) -> None:
+def test_the_page(
+    release: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     say(release, 0.0)
     out = tmp_path / "out"
-    given = ["--release", release, "--data", data, "--out", out, "--about", "Hardware: an abacus"]
+    # Its files are named after the folder, however that is given.
+    monkeypatch.chdir(data)
+    given = ["--release", release, "--data", ".", "--out", out, "--about", "Hardware: an abacus"]
     done = CliRunner().invoke(coverage_command, list(map(str, given)))
     assert done.exit_code == 0, done.output
     assert sorted(path.name for path in out.iterdir()) == [
@@ -118,6 +122,7 @@ def test_the_page(release: Path, data: Path, tmp_path: Path) -> None:
     ]
     page = (out / "shop-coverage.md").read_text()
     assert "Hardware: an abacus" in page
+    assert "--data shop --split test --out DIR" in page
     assert "One threshold for all products: 33.33 %" in page
     assert "\nAs served: " in page
     assert "| Bags | 12 | 9 | shared |" in page

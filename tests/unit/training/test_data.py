@@ -150,9 +150,34 @@ def test_bad_rows_of_a_table_are_named(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path)
     with pytest.raises(DataError, match=r"row 2: missing_field"):
         list(read_products(path))
+    texts = pa.array([b"x", b"\xff"]).view(pa.string())
+    pq.write_table(pa.table({"product_id": ["1", "2"], "title": texts, "category": "aa"}), path)
+    with pytest.raises(DataError, match=r"1 lines are no(.|\n)*row 2: 'utf-8' codec"):
+        list(read_products(path))
     path.write_bytes(b"no table")
     with pytest.raises(DataError, match="cannot be read"):
         list(read_products(path))
+
+
+def test_columns_that_no_product_has_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "test.parquet"
+    rows = {"product_id": ["1"], "title": ["x"], "category": ["a"]}
+    odd = {
+        "created": pa.array([1], pa.timestamp("ns", "Nowhere/Atlantis")),
+        "raw": pa.array([b"\xff"]).view(pa.string()),
+    }
+    pq.write_table(pa.table({**odd, **rows}), path)
+    (found,) = read_products(path)
+    assert found.product.title == "x"
+
+
+def test_a_split_to_measure_on_is_not_empty(tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_bytes((line() + b"\n") * 3)
+    (tmp_path / "valid.jsonl").touch()
+    assert len(DataSet(tmp_path).listed("test")) == 3
+    assert len(DataSet(tmp_path).listed("test", 2)) == 2
+    with pytest.raises(DataError, match="no products in valid: nothing to measure"):
+        DataSet(tmp_path).listed("valid")
 
 
 def test_empty_lines_do_not_count(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
+from models.errors import SortimentError
 from models.noop import noop_release
 from tests.releases import TAXONOMY
 from training.data import DataError
@@ -95,5 +96,5 @@ def test_command_prints_and_writes(release: Path, data: Path, tmp_path: Path) ->
 
 def test_command_refuses_a_device_that_there_is_not(release: Path, data: Path) -> None:
     done = run("--release", release, "--data", data, "--device", "abacus")
-    assert done.exit_code == 2
-    assert "--device" in done.output
+    assert isinstance(done.exception, SortimentError)
+    assert "device=abacus" in str(done.exception)

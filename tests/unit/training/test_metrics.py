@@ -72,8 +72,9 @@ def test_accuracy_where() -> None:
 
 def test_accuracy_coverage() -> None:
     coverage, shares = accuracy_coverage([0.2, 0.9, 0.5, 0.5], [False, True, True, False])
-    assert coverage.tolist() == [0.25, 0.5, 0.75, 1]
-    assert shares.tolist() == pytest.approx([1, 1, 2 / 3, 1 / 2])
+    # No threshold takes one of the two with 0.5 and leaves the other.
+    assert coverage.tolist() == [0.25, 0.75, 1]
+    assert shares.tolist() == pytest.approx([1, 2 / 3, 1 / 2])
     assert len(accuracy_coverage([], [])[0]) == 0
 
 
