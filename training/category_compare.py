@@ -48,6 +48,7 @@ from training.table_rows import (
     row_recipe,
     train_row,
 )
+from training.whole_files import written_whole
 
 __all__ = ["CategoryRow", "CategoryTable", "compare_categories", "load_category_table"]
 
@@ -141,12 +142,15 @@ def compare_categories(asked: Asked, say: Callable[[str], object] = print) -> Ca
     made = {row.key: table.recipe_of(row, asked) for row in chosen}
     measuring = _Measuring(DataSet(asked.data), asked.split)
     results: dict[str, RowResult] = {}
+    shown = dict(made)
     for row in chosen:
         say(f"row {row.key}: {row.name}")
         train_row(made[row.key], say)
         kept = _Kept(asked.out, row.key, measuring.split)
-        result = kept.read() or measuring.of(made[row.key])
-        kept.write(result)
+        result = kept.read()
+        if result is None:
+            result = measuring.of(made[row.key])
+            kept.write(result)
         results[row.key] = result
         say(
             f"  department {results[row.key].measures['department_accuracy']:.4f}, "
@@ -154,10 +158,15 @@ def compare_categories(asked: Asked, say: Callable[[str], object] = print) -> Ca
         )
     for row in table.rows:
         # One that other settings made is not to be compared with these.
-        if row.key not in results and is_trained(table.recipe_of(row, asked)):
+        recipe = table.recipe_of(row, asked)
+        if row.key not in results and is_trained(recipe):
             before = _Kept(asked.out, row.key, measuring.split).read()
             if before is not None:
-                results[row.key] = before
+                results[row.key], shown[row.key] = before, recipe
+    is_whole = len(results) == len(table.rows)
+    all_shown = replace(
+        asked, rows=[] if is_whole else [r.key for r in table.rows if r.key in results]
+    )
     found = CategoryComparison(
         about=table.about,
         rows=tuple(
@@ -181,12 +190,12 @@ def compare_categories(asked: Asked, say: Callable[[str], object] = print) -> Ca
         texts=measuring.texts,
         recipe=asked.recipe or table.recipe,
         results=results,
-        command=asked.command(asked.recipe or table.recipe),
+        command=all_shown.command(asked.recipe or table.recipe),
         hardware=asked.hardware,
         notes=asked.notes,
         heads_alone=any(
             isinstance(each.system, DhpcSettings) and each.system.gear == "frozen"
-            for each in made.values()
+            for each in shown.values()
         ),
     )
     write_category_page(found, asked.out)
@@ -227,7 +236,8 @@ class _Kept:
         of = {"manifest": self._digest(), "data": self._data}
         about = json.dumps({**of, "measures": dict(result.measures)})
         arrays = {name: getattr(result, name) for name in _ARRAYS}
-        np.savez_compressed(self._file, about=np.array(about), **arrays)
+        with written_whole(self._file) as fresh, fresh.open("wb") as file:
+            np.savez_compressed(file, about=np.array(about), **arrays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +262,7 @@ class _Measuring:
         self.split = split, " ".join(map(file_digest, files))
         self._items: dict[str, _Items] = {}
         self._states: dict[str, Tensor] = {}
-        self.texts = text_keys(item.product for item in data.products(split))
+        self.texts = text_keys(item.product for item in data.listed(split))
 
     def of(self, recipe: Recipe) -> RowResult:
         """What a row's release does with the split, whose texts may be dropped as in training."""

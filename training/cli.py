@@ -125,5 +125,9 @@ def main() -> None:
     except SortimentError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
+    except OSError as error:
+        # A full disk, a file that may not be read: it names itself.
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
     # Outside its standalone mode click returns what ``ctx.exit`` was given.
     sys.exit(code if isinstance(code, int) else 0)

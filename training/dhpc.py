@@ -118,7 +118,6 @@ class DhpcSystem:
             settings,
             job.device,
             dtype=training_dtype(loop.precision, job.device),
-            accumulate=loop.accumulate,
             seed=job.recipe.seed,
             # Sparse gradients are not averaged where a step leaves some of them out.
             sparse=job.processes.count == 1,

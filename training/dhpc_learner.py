@@ -50,7 +50,6 @@ class DhpcLearner:
     """The network with its splits; a frozen encoder's hold the CLS states of all its layers.
 
     Args:
-        accumulate: forward passes to a step.
         seed: of what balanced resampling draws.
         sparse: give the DNN's embeddings gradients of touched rows only: for one process.
     """
@@ -64,7 +63,6 @@ class DhpcLearner:
         device: torch.device,
         *,
         dtype: torch.dtype = torch.float32,
-        accumulate: int = 1,
         seed: int = 0,
         sparse: bool = True,
     ) -> None:
@@ -74,7 +72,7 @@ class DhpcLearner:
         self._settings = settings
         self._device = device
         self._dtype = dtype
-        self._accumulate = accumulate
+        self._counted: NDArray[np.int64] | None = None
         self._department_of: NDArray[np.int64] = net.department_of.cpu().numpy()
         self.tasks: Tasks = make_tasks(
             train.targets.leaves,
@@ -150,11 +148,13 @@ class DhpcLearner:
         name = self.net.names[0] if task == 0 else self.net.leaf_names[task - 1]
         strategy = self._settings.department if task == 0 else self._settings.leaf
         head = self.net.head(name)
-        # Tenths of steps do not sum to whole ones in floating point.
-        steps = int(self._steps.counts[task] + 1e-6)
+        if self.model.training and (step is None or step is not self._counted):
+            # All pieces of a step have the same rows of it.
+            self._counted = step
+            self._steps.counts[task] += 1
+        # Those before this one.
+        steps = max(0, int(self._steps.counts[task]) - 1)
         hidden = head.hidden(self.features(self.train_split, name, self.tasks.products[rows]))
-        if self.model.training:
-            self._steps.counts[task] += 1 / self._accumulate
         classes = torch.from_numpy(self.tasks.classes[rows]).to(self._device)
         share = 1.0 if step is None else len(rows) / len(step)
         return share * classifier_loss(head.last, hidden, classes, strategy, steps)

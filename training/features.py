@@ -1,8 +1,8 @@
 """Features of a frozen encoder, computed once and kept on disk.
 
-A cache entry is a folder: ``features.npy`` (memory-mapped, float16: layer-normalised states lie
-within a few tens, where it errs by less than one part in a thousand) and ``done.json``, how far it
-has come. The folder's name is a hash of everything that the features depend on, so an entry is
+A cache entry is a folder: ``features.f16`` (rows of float16, memory-mapped: layer-normalised states
+lie within a few tens, where it errs by less than one part in a thousand) and ``done.json``, how far
+it has come. The folder's name is a hash of everything that the features depend on, so an entry is
 never stale, and one that was interrupted goes on where it stopped.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from models.encoders import TextEncoder, pad
+from models.errors import SortimentError
 from models.prepare import Ragged
+from training.whole_files import written_whole
 
 __all__ = ["cached_features", "encode_tokens", "encoder_digest"]
 
@@ -46,29 +49,27 @@ def cached_features(
         digest: of the encoder, from ``encoder_digest``.
         segments: of each token, for an encoder with segment embeddings.
         advance: called with the number of rows newly ready, those found on disk included.
+
+    Raises:
+        SortimentError: the disk is full; what is there is kept.
     """
     entry = cache / "features" / _key(digest, tokens, segments)
     entry.mkdir(parents=True, exist_ok=True)
-    file = entry / "features.npy"
+    file = entry / "features.f16"
     shape = (len(tokens), encoder.num_features)
     done = _done(entry) if file.exists() else 0
     if len(tokens) == 0:
         return np.empty(shape, dtype=np.float16)
     advance(done)
     if done < len(tokens):
-        kept = np.lib.format.open_memmap(
-            file, mode="r+" if done else "w+", dtype=np.float16, shape=shape
-        )
         for first in range(done, len(tokens), _CHUNK_ROWS):
             rows = np.arange(first, min(first + _CHUNK_ROWS, len(tokens)))
             of_rows = None if segments is None else segments.take(rows)
-            kept[rows] = encode_tokens(encoder, tokens.take(rows), of_rows)
             # The rows reach the disk before the mark that says so.
-            kept.flush()
+            _put(file, first, encode_tokens(encoder, tokens.take(rows), of_rows))
             _mark(entry, int(rows[-1]) + 1)
             advance(len(rows))
-        del kept
-    features: NDArray[np.float16] = np.load(file, mmap_mode="r")
+    features: NDArray[np.float16] = np.memmap(file, dtype=np.float16, mode="r", shape=shape)
     return features
 
 
@@ -122,7 +123,18 @@ def _done(entry: Path) -> int:
         return 0
 
 
+def _put(file: Path, first: int, rows: NDArray[np.float16]) -> None:
+    # Not through the map: a full disk would end the process there, without an exception.
+    try:
+        with file.open("r+b" if first else "wb") as kept:
+            kept.seek(first * rows.shape[1] * rows.itemsize)
+            kept.write(rows.data)
+            kept.flush()
+            os.fsync(kept.fileno())
+    except OSError as error:
+        raise SortimentError(f"{file} cannot be written: {error}") from error
+
+
 def _mark(entry: Path, rows: int) -> None:
-    fresh = entry / "done.json.new"
-    fresh.write_text(json.dumps({"rows": rows}))
-    fresh.replace(entry / "done.json")
+    with written_whole(entry / "done.json") as fresh:
+        fresh.write_text(json.dumps({"rows": rows}))

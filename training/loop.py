@@ -62,6 +62,7 @@ def train(
     fingerprint: str,
     scalars: Scalars | None = None,
     progress: bool = True,
+    keep_end: bool = False,
 ) -> Outcome:
     """Train a learner's model in place; leave it with its best weights, or its last ones.
 
@@ -70,6 +71,7 @@ def train(
         fingerprint: of settings and data: a checkpoint of another run is not taken.
         scalars: takes loss, rate and measures on the way.
         progress: show bars on standard error.
+        keep_end: write the checkpoint at the end too: what follows takes long.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, with the checkpoint written.
@@ -127,6 +129,8 @@ def train(
                 scalars.epoch(run.epoch * len(batches), run.outcome.history[-1])
             if progress:
                 tqdm.write(_line(run.outcome), file=sys.stderr)
+    if keep_end:
+        run.save()
     run.finish()
     model.eval()
     return run.outcome

@@ -7,14 +7,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from models.errors import SortimentError
 from training.processes import Processes
 from training.recipe import LoopSettings
+from training.whole_files import written_whole
 
 __all__ = ["Outcome", "RunState"]
 
@@ -116,6 +119,9 @@ class RunState:
         """Write the checkpoint, whole or not at all. All processes take part, the main one writes.
 
         The sum of losses is each process's own, as is its random state.
+
+        Raises:
+            SortimentError: it cannot be written; the last one stays.
         """
         own = self._processes.gathered(
             {
@@ -142,13 +148,19 @@ class RunState:
             "scaler": self._scaler.state_dict(),
             "own": own,
         }
-        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._checkpoint.with_suffix(".new")
-        torch.save(state, fresh)
-        fresh.replace(self._checkpoint)
+        with written_whole(self._checkpoint) as fresh, fresh.open("wb") as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:
+                # torch says where it stood, the file what is wrong.
+                raise error.__context__ or error from None
 
     def resume(self) -> None:
-        """Go on from the checkpoint, where there is one of this run."""
+        """Go on from the checkpoint, where there is one of this run.
+
+        Raises:
+            SortimentError: it cannot be read, or is of another number of processes.
+        """
         state = self._processes.of_main(self._read)
         if state is None:
             return
@@ -172,6 +184,18 @@ class RunState:
     def _read(self) -> dict[str, Any] | None:
         if not self._checkpoint.exists():
             return None
-        state: dict[str, Any] = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
-        is_same = state["fingerprint"] == self._fingerprint
-        return state if is_same and len(state["own"]) == self._processes.count else None
+        over = f"remove {self._checkpoint}, or give resume=false, to start over"
+        try:
+            state: dict[str, Any] = torch.load(
+                self._checkpoint, map_location="cpu", weights_only=True
+            )
+        except (EOFError, OSError, RuntimeError, UnpicklingError) as error:
+            raise SortimentError(f"the checkpoint cannot be read ({error}): {over}") from error
+        if state["fingerprint"] != self._fingerprint:
+            return None
+        if len(state["own"]) != self._processes.count:
+            raise SortimentError(
+                f"the checkpoint was written by {len(state['own'])} processes, here are "
+                f"{self._processes.count}: start as many, or {over}"
+            )
+        return state

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import models.prepare
+from models.errors import SortimentError
 from models.labels import LabelSpace
 from models.prepare import Prepared, Preparer, Ragged
 from models.product import Product, parse_product
@@ -111,19 +111,20 @@ def prepare_split(
     labeller = Labeller(taxonomy, categories, labels)
     if not entry.is_dir():
         entry.parent.mkdir(parents=True, exist_ok=True)
-        partial = entry.with_name(f".{entry.name}-{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        try:
+        # A name of its own: other machines may share the cache, and other containers the pid.
+        with tempfile.TemporaryDirectory(prefix=f".{entry.name}-", dir=entry.parent) as beside:
+            partial = Path(beside) / "entry"
+            partial.mkdir()
             rows = chosen_rows(count := data.count(split), limit, seed)
             total = count if rows is None else len(rows)
             products = _only(data.products(split), rows)
             if changes is not None:
                 products = changes.of(split, products)
-            _write(partial, products, total, labeller, preparer, advance)
-            _put_in_place(partial, entry)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            try:
+                _write(partial, products, total, labeller, preparer, advance)
+                _put_in_place(partial, entry)
+            except OSError as error:
+                raise SortimentError(f"{entry} cannot be written: {error}") from error
     return _read(entry, digest, labeller)
 
 

@@ -7,8 +7,6 @@ removed else. The old release is never touched.
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +18,7 @@ import numpy as np
 import torch
 
 from models.errors import SortimentError
+from models.flagship import FlagshipConfig
 from models.labels import LabelSpace
 from models.loading import load_predictor
 from models.release import Release, read_release
@@ -47,12 +46,13 @@ __all__ = ["RefreshRefused", "RefreshReport", "recipe_for", "refresh"]
 _REPLAY_SHARE = 4
 _REPLAY_LEAST = 2000
 
-# By architecture, which is also the kind of the recipe's system; with the usual recipe.
-_SYSTEMS: Mapping[str, tuple[Callable[[Job, Release], System], str]] = {
-    "ave_bert": (RefreshedAveBert, "refresh-ave-label-masking"),
-    "dhpc": (RefreshedDhpc, "refresh-dhpc-amazon"),
-    "flagship": (RefreshedFlagship, "refresh"),
+# By architecture, which is also the kind of the recipe's system.
+_SYSTEMS: Mapping[str, Callable[[Job, Release], System]] = {
+    "ave_bert": RefreshedAveBert,
+    "dhpc": RefreshedDhpc,
+    "flagship": RefreshedFlagship,
 }
+_RECIPES = {"ave_bert": "refresh-ave-label-masking", "dhpc": "refresh-dhpc-amazon"}
 
 
 class RefreshRefused(SortimentError):
@@ -134,7 +134,7 @@ def refresh(
             f"release {old.id} is refreshed by a recipe of kind {old.architecture} ({usual}, or "
             f"one made from it), got one of kind {recipe.system.kind}"
         )
-    make, _ = _SYSTEMS[old.architecture]
+    make = _SYSTEMS[old.architecture]
     refuse_same(old, recipe.name, recipe.version)
     system = _promising(recipe.system, old)
     recipe = replace(recipe, system=system)
@@ -143,9 +143,14 @@ def refresh(
     data = DataSet(recipe.data)
     processes = Processes(recipe.device)
     recipe.out.parent.mkdir(parents=True, exist_ok=True)
-    candidate = recipe.out.with_name(f".{recipe.out.name}.candidate-{os.getpid()}")
-    with tempfile.TemporaryDirectory(prefix="sortiment-refresh-") as room:
-        folder = Path(room)
+    with (
+        tempfile.TemporaryDirectory(prefix="sortiment-refresh-") as room,
+        # Beside ``out``: from there it takes its name in one step.
+        tempfile.TemporaryDirectory(
+            prefix=f".{recipe.out.name}.candidate-", dir=recipe.out.parent
+        ) as beside,
+    ):
+        folder, candidate = Path(room), Path(beside) / "release"
         count = sum(map(count_rows, new))
         written = write_refresh_data(
             data,
@@ -162,65 +167,72 @@ def refresh(
         for kind, counts in changed.items():
             if any(counts.values()):
                 say(f"{kind}: {counts['added']:,} added, {counts['gone']:,} gone")
+        if not written.test_old + written.test_new:
+            raise SortimentError(
+                f"{data.directory} has no products in {compare_on} whose category is a leaf of "
+                "its taxonomy: nothing to compare by"
+            )
         inside = replace(recipe, data=folder, out=candidate, limit=None)
-        try:
-            fitted = fit_system(
-                inside, processes, say, lambda stage: None, lambda job: make(job, old)
-            )
-            fitted.system.publish(candidate, fitted.outcome.epochs)
-            fitted.checkpoint.unlink(missing_ok=True)
-            fresh = read_release(candidate)
-            items = list(DataSet(folder).products("test"))
-            if not items:
-                raise SortimentError(
-                    f"{data.directory} has no products in {compare_on} whose category is a leaf of "
-                    "its taxonomy: nothing to compare by"
-                )
-            allowed = _allowed(data.taxonomy, items)
-            existing = frozenset(data.taxonomy.label_ids())
-            before, now = (
-                _answers(each, items, allowed, existing, processes.device) for each in (old, fresh)
-            )
-            results = judge(
-                before,
-                now,
-                _departments(data.taxonomy, items),
-                text_keys(item.product for item in items),
-                target,
-                gates or Gates(),
-            )
-            report = RefreshReport(
-                old.id,
-                fresh.id,
-                written,
-                changed,
-                {
-                    old.id: _figures(before, written.test_new),
-                    fresh.id: _figures(now, written.test_new),
-                },
-                tuple(results),
-                recipe.out if all(each.passed for each in results) else None,
-            )
-            if report.published is None:
-                raise RefreshRefused(report)
+        # Both releases answer all products after it: an interruption there is not to undo it.
+        fitted = fit_system(
+            inside, processes, say, _unclocked, lambda job: make(job, old), keep_end=True
+        )
+        fitted.system.publish(candidate, fitted.outcome.epochs)
+        fresh = read_release(candidate)
+        items = list(DataSet(folder).products("test"))
+        allowed = _allowed(data.taxonomy, items)
+        existing = frozenset(data.taxonomy.label_ids())
+        before, now = (
+            _answers(each, items, allowed, existing, processes.device) for each in (old, fresh)
+        )
+        results = judge(
+            before,
+            now,
+            _departments(data.taxonomy, items),
+            text_keys(item.product for item in items),
+            target,
+            gates or Gates(),
+        )
+        report = RefreshReport(
+            old.id,
+            fresh.id,
+            written,
+            changed,
+            {
+                old.id: _figures(before, written.test_new),
+                fresh.id: _figures(now, written.test_new),
+            },
+            tuple(results),
+            recipe.out if all(each.passed for each in results) else None,
+        )
+        if report.published is not None:
             move_directory(candidate, recipe.out)
-        finally:
-            shutil.rmtree(candidate, ignore_errors=True)
+    # Only now: a refresh that was interrupted goes on from it.
+    fitted.checkpoint.unlink(missing_ok=True)
+    if report.published is None:
+        raise RefreshRefused(report)
     return report
 
 
+def _unclocked(stage: str) -> None:
+    """Stages are not timed here."""
+
+
 def recipe_for(release: Release) -> str:
-    """The recipe that such a release is usually refreshed by.
+    """The recipe that such a release is usually refreshed by; a flagship's, by its members.
 
     Raises:
-        SortimentError: its architecture cannot be refreshed.
+        SortimentError: its architecture cannot be refreshed. ModelError: it is no flagship's.
     """
     if release.architecture not in _SYSTEMS:
         raise SortimentError(
             f"release {release.id} is of architecture {release.architecture!r}; refresh knows "
             f"{', '.join(_SYSTEMS)}: train it anew with run"
         )
-    return _SYSTEMS[release.architecture][1]
+    if release.architecture == "flagship":
+        members = FlagshipConfig.from_json(release.config).members
+        return "refresh" if members == 1 else "refresh-wide"
+    return _RECIPES[release.architecture]
 
 
 def _promising(settings: SystemSettings, old: Release) -> SystemSettings:

@@ -97,12 +97,15 @@ def fit_system(
     say: Say,
     lap: Callable[[str], object],
     make: Callable[[Job], System] = make_system,
+    *,
+    keep_end: bool = False,
 ) -> Fitted:
     """Prepare, train.
 
     Args:
         lap: called with the name of each stage at its end.
         make: makes the system.
+        keep_end: as ``train`` takes it.
     """
     recipe = replace(recipe, progress=bool(recipe.progress))
     torch.manual_seed(recipe.seed)
@@ -136,6 +139,7 @@ def fit_system(
             fingerprint=fingerprint,
             scalars=scalars,
             progress=job.shows_progress,
+            keep_end=keep_end,
         )
     lap("train")
     return Fitted(system, outcome, checkpoint)

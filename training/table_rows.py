@@ -220,4 +220,9 @@ def _digest(recipe: Recipe) -> str:
     data = DataSet(recipe.data)
     files = data.file("train"), data.file("valid"), data.taxonomy_file
     matters["data"] = list(map(file_digest, files))
+    encoder = Path(recipe.system.encoder)
+    if encoder.is_dir():
+        inside = sorted(path for path in encoder.rglob("*") if path.is_file())
+        matters["encoder"] = [(path.name, file_digest(path)) for path in inside]
+        matters["system"]["encoder"] = encoder.name
     return hashlib.sha256(json.dumps(matters, sort_keys=True, default=str).encode()).hexdigest()

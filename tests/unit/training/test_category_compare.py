@@ -74,11 +74,19 @@ def test_rows_beside_the_papers(data: Path, settings: list[str], tmp_path: Path)
     assert "data:image/png;base64," in (out / "data-dhpc-amazon.html").read_text()
 
     arguments = [TABLE, f"data={data}", f"out={out}", "recipe=dhpc-amazon-cpu", "rows=plain"]
+    kept = out / "rows" / "plain.test.npz"
+    before = kept.stat()
     again = CliRunner().invoke(compare_command, [*arguments, *settings])
     assert again.exit_code == 0, again.output
     assert "kept from before" in again.output
+    # What was measured is not written again: an interruption cannot spoil it.
+    assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     # What was measured before stays on the page.
     assert (out / "data-dhpc-amazon.md").read_text().count("PruneBERT") == page.count("PruneBERT")
+    # The command is that of all rows that are shown.
+    (command,) = [each for each in page.splitlines() if each.startswith("sortiment-train")]
+    assert set(command.partition("rows=")[2].split()[0].split(",")) == set(rows)
+    assert f"\n{command}\n" in (out / "data-dhpc-amazon.md").read_text()
     assert json.loads((out / "data-dhpc-amazon.json").read_text())["systems"] == written["systems"]
     # A row that other settings made does not come on their page.
     other = CliRunner().invoke(

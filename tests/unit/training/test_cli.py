@@ -83,7 +83,10 @@ def test_help_is_exit_0(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_main(monkeypatch, "--help") == 0
 
 
-@pytest.mark.parametrize(("raised", "code"), [(KeyboardInterrupt(), 130), (SortimentError("x"), 1)])
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [(KeyboardInterrupt(), 130), (SortimentError("x"), 1), (OSError(28, "No space left", "x"), 1)],
+)
 def test_exit_codes(monkeypatch: pytest.MonkeyPatch, raised: BaseException, code: int) -> None:
     @click.command("fail", help="Fails.")
     def fail() -> None:

@@ -175,8 +175,7 @@ def test_classifiers_are_trained_independently(recipe: Recipe) -> None:
 
 
 def test_pieces_of_a_step_count_as_one(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    accumulated = replace(recipe, train=replace(recipe.train, accumulate=10))
-    learner = learner_of(with_system(accumulated, body="pooled", embedding=4))
+    learner = learner_of(with_system(recipe, body="pooled", embedding=4))
     steps: list[int] = []
 
     def noted(*given: Any) -> torch.Tensor:
@@ -185,9 +184,14 @@ def test_pieces_of_a_step_count_as_one(recipe: Recipe, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(dhpc_learner, "classifier_loss", noted)
     learner.model.train()
-    for _ in range(11):
-        learner.loss_of(np.flatnonzero(learner.tasks.of == 0)[:4])
-    assert steps == [0] * 10 + [1]
+    mine = np.flatnonzero(learner.tasks.of == 0)
+    # Of other sizes in another process: five pieces here, two there, are as many steps.
+    for step, sizes in ((mine[:5], (1, 1, 1, 1, 1)), (mine[5:10], (3, 2)), (mine[:5], (5,))):
+        first = 0
+        for size in sizes:
+            learner.loss_of(step[first : first + size], step)
+            first += size
+    assert steps == [0] * 5 + [1] * 2 + [2]
 
 
 def test_a_run_that_was_interrupted_ends_with_the_same_weights(

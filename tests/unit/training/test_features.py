@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from models.encoders import TextEncoder, load_pretrained
+from models.errors import SortimentError
 from models.prepare import Ragged
+from tests.small_disk import small_disk
 from tests.tiny_encoder import save_tiny_bert
 from training import features as features_module
 from training.features import cached_features, encode_tokens, encoder_digest
@@ -70,6 +72,24 @@ def test_an_interrupted_entry_goes_on(
         encoder, tokens(), tmp_path / "cut", digest=digest, advance=advanced.append
     )
     assert advanced == [4, 4, 2]
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_an_entry_that_the_disk_has_no_room_for_goes_on(
+    encoder: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features_module, "_CHUNK_ROWS", 4)
+    digest = encoder_digest(encoder)
+    wanted = np.array(cached_features(encoder, tokens(), tmp_path / "whole", digest=digest))
+    advanced: list[int] = []
+    with (
+        small_disk(6 * wanted.shape[1] * 2),
+        pytest.raises(SortimentError, match=r"features\.f16 cannot be written"),
+    ):
+        cached_features(encoder, tokens(), tmp_path, digest=digest, advance=advanced.append)
+    assert advanced == [0, 4]
+    found = cached_features(encoder, tokens(), tmp_path, digest=digest, advance=advanced.append)
+    assert advanced == [0, 4, 4, 4, 2]
     np.testing.assert_array_equal(found, wanted)
 
 

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.errors import SortimentError
+from tests.small_disk import small_disk
 from training.loop import Interrupted, _schedule, num_epochs, train
 from training.loop_state import Outcome
 from training.processes import Processes
@@ -168,13 +170,53 @@ def test_schedules(schedule: Any, halfway: float, end: float) -> None:
 
 
 def test_a_checkpoint_of_another_run_is_not_taken(tmp_path: Path) -> None:
-    first = Problem()
-    first.after_step = lambda done: os.kill(os.getpid(), signal.SIGINT) if done == 7 else None
-    with pytest.raises(Interrupted):
-        first.run(tmp_path / "run.pt", fingerprint="one")
+    interrupted(tmp_path / "run.pt")
     second = Problem()
     second.run(tmp_path / "run.pt", fingerprint="other")
     assert second.steps == 20
+
+
+def interrupted(checkpoint: Path) -> None:
+    first = Problem()
+    first.after_step = lambda done: os.kill(os.getpid(), signal.SIGINT) if done == 7 else None
+    with pytest.raises(Interrupted):
+        first.run(checkpoint)
+
+
+def test_a_checkpoint_that_the_disk_has_no_room_for(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run.pt"
+    interrupted(checkpoint)
+    before = checkpoint.read_bytes()
+    second = Problem()
+    next(second.qualities)
+    settings = replace(SETTINGS, checkpoint_s=-1.0)
+    with (
+        small_disk(len(before) // 2),
+        pytest.raises(SortimentError, match=r"run\.pt cannot be written: .*too large"),
+    ):
+        second.run(checkpoint, settings)
+    assert checkpoint.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+@pytest.mark.parametrize("left", [0, 0.5])
+def test_a_checkpoint_that_is_torn_is_named(tmp_path: Path, left: float) -> None:
+    checkpoint = tmp_path / "run.pt"
+    interrupted(checkpoint)
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: int(left * len(whole))])
+    with pytest.raises(SortimentError, match=r"cannot be read .*remove .*run\.pt, or give"):
+        Problem().run(checkpoint)
+
+
+def test_a_checkpoint_of_another_number_of_processes_is_not_written_over(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run.pt"
+    interrupted(checkpoint)
+    state = torch.load(checkpoint, weights_only=True)
+    torch.save({**state, "own": state["own"] * 4}, checkpoint)
+    with pytest.raises(SortimentError, match=r"by 4 processes, here are 1: start as many, or rem"):
+        Problem().run(checkpoint)
+    assert len(torch.load(checkpoint, weights_only=True)["own"]) == 4
 
 
 def test_checkpoints_are_written_on_the_way(tmp_path: Path) -> None:

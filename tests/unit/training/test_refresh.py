@@ -25,6 +25,7 @@ from tests.releases import TAXONOMY, reseal
 from tests.tiny_encoder import save_tiny_bert
 from tests.tiny_shop import COLORS
 from tests.trained_shop import shop_recipe, small_flagship
+from training import refresh as refresh_module
 from training.abstention import CALIBRATION_FILE, read_abstention
 from training.cli import main
 from training.data import DataSet
@@ -34,7 +35,7 @@ from training.gates import Gates
 from training.loop import Interrupted
 from training.processes import Processes
 from training.recipe import DhpcSettings, LoopSettings, Recipe
-from training.refresh import RefreshRefused, RefreshReport, refresh
+from training.refresh import RefreshRefused, RefreshReport, recipe_for, refresh
 from training.run import run
 from training.system import Job
 
@@ -306,6 +307,41 @@ def test_an_interrupted_refresh_goes_on(
     resumed = read_release(report.published).weights()
     for name, tensor in read_release(whole.out).weights().items():
         assert torch.equal(resumed[name], tensor), name
+
+
+def test_a_refresh_that_was_interrupted_while_it_compared_goes_on(
+    first: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = write_lines(tmp_path / "new.jsonl", zeppelins())
+    recipe = replace(first, out=tmp_path / "2", version="2", cache=tmp_path / "cache")
+
+    def interrupted(*_given: Any, **_more: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(refresh_module, "judge", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            refresh(first.out, recipe, [new], gates=WIDE, say=silent)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "new.jsonl"]
+    trained: list[int] = []
+    plain = FlagshipLearner.loss_of
+
+    def noted(self: FlagshipLearner, *rows: Any) -> torch.Tensor:
+        trained.append(1)
+        return plain(self, *rows)
+
+    monkeypatch.setattr(FlagshipLearner, "loss_of", noted)
+    said: list[str] = []
+    report = refresh(first.out, recipe, [new], gates=WIDE, say=said.append)
+    assert any(line.startswith("going on from") for line in said)
+    assert report.published is not None
+    assert not trained
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+
+
+def test_the_usual_recipe_is_by_architecture_and_members(first: Recipe, wide: Recipe) -> None:
+    assert recipe_for(read_release(first.out)) == "refresh"
+    assert recipe_for(read_release(wide.out)) == "refresh-wide"
 
 
 def test_what_cannot_be_refreshed(first: Recipe, data: Path, tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from models.errors import SortimentError
-from tests.trained_shop import shop_recipe
+from tests.tiny_encoder import save_tiny_bert
+from tests.trained_shop import shop_recipe, small_flagship
 from training.ablation_table import load_ablation_table
 from training.recipe import FlagshipSettings, LoopSettings
-from training.table_rows import Asked, read_table, row_recipe, train_row
+from training.table_rows import Asked, is_trained, read_table, row_recipe, train_row
 
 
 def test_every_table_says_its_kind() -> None:
@@ -85,6 +86,22 @@ def test_the_rows_settings_are_on_top() -> None:
     made = row_recipe(asked, "flagship", "a-0.9", ["seed=3"])
     assert (made.seed, made.limit, made.name) == (3, 9, "flagship-a-0.9")
     assert made.out == Path("o/rows/a-0.9")
+
+
+def test_a_row_knows_the_encoder_that_its_folder_held(data: Path, tmp_path: Path) -> None:
+    encoder = save_tiny_bert(tmp_path / "bert")
+    system = small_flagship(encoder)
+    recipe = shop_recipe(data, tmp_path, system, LoopSettings(epochs=1, batch_size=64))
+    recipe = replace(recipe, out=tmp_path / "rows" / "whole", device="cpu")
+    train_row(recipe, lambda _line: None)
+    assert is_trained(recipe)
+    # The same encoder elsewhere, as on another machine.
+    (tmp_path / "there").mkdir()
+    moved = Path(shutil.copytree(encoder, tmp_path / "there" / "bert"))
+    assert is_trained(replace(recipe, system=replace(system, encoder=str(moved))))
+    weights = encoder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert not is_trained(recipe)
 
 
 def test_rows_whose_keys_have_dots_are_each_kept(data: Path, tmp_path: Path) -> None:
