@@ -18,7 +18,8 @@ from demo.stream import Pass, stream
 from demo.summary import Summary, render_summary, summarise
 from demo.trained import ROOT, Training, prepare_data, train
 from demo.view import StreamView
-from training.data import DataSet, LabelledProduct
+from models.errors import SortimentError
+from training.data import DataSet, LabelledProduct, read_products
 from worker.output_reader import OutputReader
 from worker.product_lines import ProductEvent, read_events
 
@@ -76,10 +77,19 @@ def run_demo(config: DemoConfig, stops: Stops) -> Summary:
 
 
 def _held_out(data: Path, count: int) -> tuple[list[LabelledProduct], list[ProductEvent]]:
-    """The first products of the test split: with labels for us, without them for the worker."""
-    held_out = list(islice(DataSet(data).products("test"), count))
-    paths = [path for path in sorted(data.glob("test.jsonl*")) if path.suffix in (".jsonl", ".gz")]
-    return held_out, list(islice(read_events(paths, "noisy"), count))
+    """The first products of the test split: with labels for us, without them for the worker.
+
+    Raises:
+        SortimentError: it is a table, whose rows are no events as sellers send them.
+    """
+    path = DataSet(data).file("test")
+    if path.suffix == ".parquet":
+        raise SortimentError(
+            f"{path}: products are sent from JSON lines, give them as test.jsonl or "
+            "test.jsonl.gz (train and valid may be .parquet)"
+        )
+    held_out = list(islice(read_products(path), count))
+    return held_out, list(islice(read_events([path], "noisy"), count))
 
 
 async def _stream(
@@ -113,10 +123,11 @@ def _log_directory() -> Path:
 def _say_more(narrator: Narrator, release: Path, data: Path, count: int) -> None:
     narrator.say(f"done in {narrator.elapsed_s:.0f} s; everything that was started has ended")
     narrator.console.print()
-    narrator.say("On a broker of your own (KAFKA_BOOTSTRAP_SERVERS), in three terminals:")
+    narrator.say("On a broker of your own, in three terminals; in each of them first:")
+    narrator.say("  . .venv/bin/activate; export KAFKA_BOOTSTRAP_SERVERS=... REDIS_URL=...")
     narrator.say(f"  sortiment-worker announce {release} && sortiment-worker run")
     narrator.say("  sortiment-worker watch")
-    narrator.say(f"  sortiment-worker produce --rate 100 {data}/test.jsonl.gz")
+    narrator.say(f"  sortiment-worker produce --rate 100 {DataSet(data).file('test')}")
     narrator.say("A dead letter to see in `watch`: a product without any text")
     narrator.say("""  echo '{"product_id": 1, "title": ""}' > bad.jsonl""")
     narrator.say("  sortiment-worker produce bad.jsonl")
