@@ -24,7 +24,7 @@ from worker.local.kafka import LocalKafka, start_kafka
 from worker.local.redis import start_redis
 from worker.local.worker_process import WorkerProcess
 from worker.settings import PREFIX
-from worker.topics import TopicsConfig
+from worker.topics_config import TopicsConfig
 
 __all__ = ["BrokerChoice", "Running", "run_services"]
 

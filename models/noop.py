@@ -22,6 +22,7 @@ from models.prepare import Prepared
 from models.product import Product
 from models.release import Release
 from models.release_writing import write_release
+from models.self_check import make_examples
 from models.taxonomy import Taxonomy
 
 __all__ = ["load_noop", "noop_release"]
@@ -111,8 +112,6 @@ def noop_release(directory: Path, taxonomy: Taxonomy, *, version: str = "1") -> 
     Raises:
         ReleaseError: the directory is there already, or the taxonomy has no category.
     """
-    from models.loading import make_examples  # it loads this module's architecture
-
     categories = LabelSpace(taxonomy.leaves)
     labels = LabelSpace(taxonomy.label_ids()) if taxonomy.label_ids() else None
     category_thresholds = np.full(len(categories), _THRESHOLD, dtype=np.float32)

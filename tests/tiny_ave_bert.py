@@ -18,10 +18,10 @@ from models.ave_bert import (
 )
 from models.encoders import last_layers, load_pretrained
 from models.labels import LabelSpace
-from models.loading import make_examples
 from models.product import Product
 from models.release import Release
 from models.release_writing import write_release
+from models.self_check import make_examples
 from models.taxonomy import Taxonomy
 from models.tokens import TOKENIZER_FILE, TextTokenizer
 from tests.tiny_encoder import save_tiny_bert

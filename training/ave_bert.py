@@ -32,10 +32,10 @@ from models.device_masks import DeviceMasks
 from models.encoders import last_layers, load_pretrained
 from models.errors import SortimentError
 from models.labels import LabelSpace
-from models.loading import make_examples
 from models.masked_attributes import relevant_scores
 from models.prepare import Ragged
 from models.release_writing import write_release
+from models.self_check import make_examples
 from models.tokens import INPUT_IDS, TOKENIZER_FILE, TextTokenizer
 from training.calibrate import attribute_thresholds
 from training.encoding import encode_batch, encoder_place, split_features, training_dtype

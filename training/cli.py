@@ -20,7 +20,7 @@ __all__ = ["cli", "main"]
 
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "compare": ("training.compare_cli", "compare_command"),
-    "coverage": ("training.coverage", "coverage_command"),
+    "coverage": ("training.coverage_cli", "coverage_command"),
     "evaluate": ("training.evaluate", "evaluate_command"),
     "refresh": ("training.refresh_cli", "refresh_command"),
     "rethreshold": ("training.rethreshold", "rethreshold_command"),

@@ -1,4 +1,4 @@
-"""``sortiment-train coverage``: what a release's thresholds keep of their promise on new data.
+"""What a release's thresholds keep of their promise on new data.
 
 dhpc-amazon (E.1) gives coverage at an accuracy of 90 %; here the realised accuracy stands beside
 it, with its interval, for all products and for each predicted department.
@@ -6,39 +6,25 @@ it, with its interval, for all products and for each predicted department.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from models.errors import SortimentError
 from models.loading import load_predictor
 from models.release import Release, read_release
-from models.release_store import fetch_release
 from training import metrics
 from training.abstention import Abstention, read_abstention
-from training.coverage_page import write_coverage
 from training.data import DataSet
-from training.options import (
-    data_option,
-    device_option,
-    limit_option,
-    release_option,
-    split_option,
-)
 from training.predictions import predict_products
-from training.processes import Processes
-from training.recipe import FETCHED_RELEASES
 from training.same_texts import text_keys
 
-__all__ = ["Coverage", "DepartmentCoverage", "Kept", "coverage", "coverage_command"]
+__all__ = ["Coverage", "DepartmentCoverage", "Kept", "coverage"]
 
 # Shares of the products that the curve is told at.
 _CURVE_POINTS = 100
@@ -253,47 +239,3 @@ def _verdict(kept: Kept, target: float) -> str:
     if high < target:
         return "below"
     return "above, all assigned" if kept.assigned == kept.products else "above"
-
-
-@click.command("coverage")
-@release_option
-@data_option
-@split_option
-@limit_option
-@click.option(
-    "--target",
-    type=click.FloatRange(0, 1),
-    help="Accuracy that was wanted; the release's own where not given.",
-)
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for DATA-coverage.md, .html, .json and plots.",
-)
-@click.option("--about", multiple=True, help="A line for the page: hardware, how it was trained.")
-@device_option
-def coverage_command(
-    address: str,
-    data: Path,
-    split: str,
-    limit: int | None,
-    target: float | None,
-    out: Path,
-    about: tuple[str, ...],
-    device: str,
-) -> None:
-    """Measure what a release assigns, how much of it is right, and whether its target is kept."""
-    chosen = Processes(device).device
-    with tqdm(desc="coverage", unit="product", disable=not sys.stderr.isatty()) as bar:
-        found = coverage(
-            fetch_release(address, FETCHED_RELEASES),
-            data,
-            split=split,
-            limit=limit,
-            target=target,
-            device=chosen,
-            advance=bar.update,
-        )
-    page = write_coverage(found, out, about)
-    click.echo(page.read_text(encoding="utf-8"))

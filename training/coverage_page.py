@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from training.coverage import Coverage, Kept
 from training.plots import plain, plot_accuracy_coverage
 from training.report import Page, Section
-
-if TYPE_CHECKING:
-    from training.coverage import Coverage, Kept
 
 __all__ = ["write_coverage"]
 

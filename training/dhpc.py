@@ -24,9 +24,9 @@ from models.encoders import (
     last_layers,
     load_pretrained,
 )
-from models.loading import make_examples
 from models.release_writing import write_release
 from models.segments import SEGMENT_IDS, SegmentPreparer, SegmentTokenizer, grow_segments
+from models.self_check import make_examples
 from models.tokens import INPUT_IDS, TOKENIZER_FILE
 from training.abstention import CALIBRATION_FILE, Promise, fit_abstention
 from training.calibrate import fit_line

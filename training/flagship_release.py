@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from models.flagship import FlagshipConfig, predictor_of
 from models.flagship_preparer import FlagshipPreparer
 from models.labels import LabelSpace
-from models.loading import make_examples
 from models.members import joined
 from models.product import Product
 from models.release_writing import write_release
+from models.self_check import make_examples
 from models.taxonomy import Taxonomy
 from models.tokens import TOKENIZER_FILE
 from training.abstention import CALIBRATION_FILE, Abstention, Promise, fit_abstention

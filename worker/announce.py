@@ -8,14 +8,16 @@ from pathlib import Path
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from models.loading import load_predictor, run_self_check
+from models.loading import load_predictor
 from models.release import Release, read_release
 from models.release_store import fetch_release
+from models.self_check import run_self_check
 from worker.announcement import RETURN_KEY, Announcement, CanaryReturn, Role, role_key
 from worker.errors import BrokerError
 from worker.kafka import KafkaConfig
 from worker.serving import InferenceConfig
-from worker.topics import TopicsConfig, ensure_control_topic, ensure_shadow_topic
+from worker.topics import ensure_control_topic, ensure_shadow_topic
+from worker.topics_config import TopicsConfig
 
 __all__ = ["publish", "retract", "tell_return", "verify"]
 

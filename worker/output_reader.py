@@ -14,7 +14,7 @@ from worker.hostile_records import fault_of
 from worker.kafka import KafkaConfig
 from worker.original_headers import ORIGINAL
 from worker.partition_counts import no_broker, partition_counts
-from worker.topics import TopicsConfig
+from worker.topics_config import TopicsConfig
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.loading import load_predictor, run_self_check
+from models.loading import load_predictor
 from models.predict import leaf_rows, predict
 from models.predictor import CategoryScores, LabelScores, Predictor
 from models.prepare import Prepared
 from models.product import Product
 from models.release import Release, read_release
 from models.release_store import fetch_release
+from models.self_check import run_self_check
 from worker.assemble import Assembler, CategorySource
 from worker.errors import ModelError, ReleaseError
 from worker.lanes import Result

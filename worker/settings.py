@@ -15,7 +15,7 @@ from pydantic_settings import SettingsConfigDict
 
 from worker.delivery import Compression, DeliveryKind
 from worker.settings_kafka import KafkaSettings, Name
-from worker.topics import TopicsConfig
+from worker.topics_config import TopicsConfig
 
 __all__ = ["PREFIX", "Settings", "flag", "mask", "shown", "variable"]
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from worker.events import DEAD_LETTER_HEADROOM_BYTES
-
-if TYPE_CHECKING:
-    from worker.topics import TopicsConfig
+from worker.topics_config import TopicsConfig
 
 __all__ = ["CLEANUP", "SIZE", "TIMESTAMP", "control_problems", "judge", "size_limit"]
 

@@ -23,10 +23,10 @@ from worker.errors import BrokerError, ConfigError
 from worker.events import DEAD_LETTER_HEADROOM_BYTES
 from worker.kafka import KafkaConfig
 from worker.topic_checks import CLEANUP, SIZE, TIMESTAMP, control_problems, judge, size_limit
+from worker.topics_config import TopicsConfig
 
 __all__ = [
     "TopicFacts",
-    "TopicsConfig",
     "ensure_control_topic",
     "ensure_shadow_topic",
     "ensure_topics",
@@ -41,42 +41,6 @@ EMBEDDED_PARTITIONS = 4
 _REQUEST_TIMEOUT_MS = 10_000
 _RETRY_S = 1.0
 _POLL_S = 0.1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TopicsConfig:
-    """Names and shape of the topics.
-
-    Attributes:
-        backfill: a second input, of past products; None: there is none.
-        partitions: of each input and output, where the worker creates them.
-        replication_factor: likewise, of every topic.
-        create: whether a missing topic is created; else it is an error.
-        max_event_bytes: largest message of an input, framing included.
-    """
-
-    input: str = "products"
-    backfill: str | None = None
-    categories: str = "product-categories"
-    attributes: str = "product-attributes"
-    dead_letters: str = "product-dead-letters"
-    control: str = "sortiment-control"
-    shadow: str = "product-shadow"
-    partitions: int = 12
-    replication_factor: int = 1
-    create: bool = True
-    max_event_bytes: int = 1_048_576
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Those that every worker needs: all but the shadow's."""
-        others = (self.categories, self.attributes, self.dead_letters, self.control)
-        return (*self.inputs, *others)
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Where products come in."""
-        return (self.input,) if self.backfill is None else (self.input, self.backfill)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

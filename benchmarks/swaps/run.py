@@ -34,7 +34,8 @@ from worker.kafka import KafkaConfig
 from worker.local.errors import LocalServiceError
 from worker.local.worker_process import WorkerProcess
 from worker.product_lines import ProductEvent
-from worker.topics import TopicsConfig, ensure_topics
+from worker.topics import ensure_topics
+from worker.topics_config import TopicsConfig
 
 __all__ = ["MAX_BEYOND_MS", "MAX_GROWTH", "ROWS", "Bench", "Result", "Row", "measure"]
 

@@ -12,7 +12,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from tests.chaos.verdict import Kind, Ledger, Output
 from tests.streams import Place
-from worker.topics import TopicsConfig
+from worker.topics_config import TopicsConfig
 
 __all__ = ["Follower", "read_to_end"]
 

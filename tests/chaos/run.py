@@ -23,7 +23,8 @@ from tests.chaos.verdict import Ledger, Verdict
 from tests.streams import Place
 from worker.kafka import KafkaConfig
 from worker.local.kafka_cluster import KafkaCluster
-from worker.topics import TopicsConfig, ensure_topics
+from worker.topics import ensure_topics
+from worker.topics_config import TopicsConfig
 
 __all__ = ["NUM_WORKERS", "PARTITIONS", "SESSION_MS", "Bench", "CellResult", "run_cell"]
 

@@ -30,7 +30,7 @@ from worker.local.kafka import start_kafka
 from worker.local.redis import start_redis
 from worker.local.worker_process import WorkerProcess
 from worker.product_lines import read_events
-from worker.topics import TopicsConfig
+from worker.topics_config import TopicsConfig
 
 # More than the noise that any one machine makes; a worker that hangs this long has stopped.
 _NO_PROGRESS_S = 60.0

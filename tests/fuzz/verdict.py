@@ -14,7 +14,8 @@ import orjson
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from worker.kafka import KafkaConfig
-from worker.topics import TopicsConfig, ensure_topics
+from worker.topics import ensure_topics
+from worker.topics_config import TopicsConfig
 
 __all__ = ["Outputs", "Place"]
 

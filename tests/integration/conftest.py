@@ -21,7 +21,8 @@ from tests.streams import Group, Inputs
 from worker.kafka import KafkaConfig
 from worker.local.kafka import LocalKafka
 from worker.local.redis import LocalRedis, start_redis
-from worker.topics import TopicsConfig, ensure_topics
+from worker.topics import ensure_topics
+from worker.topics_config import TopicsConfig
 
 
 @pytest.fixture(scope="session")

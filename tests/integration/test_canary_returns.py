@@ -15,7 +15,7 @@ from worker.announce import publish, retract
 from worker.announcement import CanaryReturn, role_key
 from worker.kafka import KafkaConfig
 from worker.serving import Serving
-from worker.topics import TopicsConfig
+from worker.topics_config import TopicsConfig
 
 
 def canary_of(control: Control) -> Serving:

@@ -13,7 +13,7 @@ from worker.kafka import KafkaConfig
 from worker.local.child import wait_until
 from worker.local.errors import LocalServiceError
 from worker.local.worker_process import WorkerProcess
-from worker.topics import TopicsConfig
+from worker.topics_config import TopicsConfig
 
 
 def _lacks(worker: WorkerProcess, reason: str) -> str | None:

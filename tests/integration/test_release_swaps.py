@@ -17,7 +17,8 @@ from tests.streams import Feeder, Group, Inputs, Place
 from worker.announce import publish
 from worker.kafka import KafkaConfig
 from worker.local.worker_process import WorkerProcess
-from worker.topics import TopicsConfig, ensure_topics
+from worker.topics import ensure_topics
+from worker.topics_config import TopicsConfig
 
 _SWAPS = 6
 _NUMBERED_FROM = 1_000_000  # far from the feeder's products

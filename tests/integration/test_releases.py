@@ -16,7 +16,7 @@ from worker.announcement import Announcement, role_key
 from worker.errors import ReleaseError
 from worker.kafka import KafkaConfig
 from worker.serving import InferenceConfig
-from worker.topics import TopicsConfig
+from worker.topics_config import TopicsConfig
 
 
 async def test_the_last_announcement_is_served(

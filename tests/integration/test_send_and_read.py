@@ -17,7 +17,7 @@ from worker.local.kafka import LocalKafka
 from worker.output_reader import OutputReader, UnreadableOutput
 from worker.pacing import Compression, PaceConfig, SentBatch, send_paced
 from worker.product_lines import ProductEvent
-from worker.topics import TopicsConfig
+from worker.topics_config import TopicsConfig
 
 PARTITIONS = 3
 

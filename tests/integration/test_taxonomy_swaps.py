@@ -22,7 +22,8 @@ from worker.announce import publish
 from worker.kafka import KafkaConfig
 from worker.local.redis import LocalRedis
 from worker.local.worker_process import WorkerProcess
-from worker.topics import TopicsConfig, ensure_topics
+from worker.topics import ensure_topics
+from worker.topics_config import TopicsConfig
 
 _PRODUCTS = 600
 # Gifts have no attribute in the old version, and hats no color.

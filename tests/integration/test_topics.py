@@ -13,7 +13,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from tests.services import Topics
 from worker.errors import BrokerError, ConfigError
 from worker.kafka import KafkaConfig
-from worker.topics import TopicsConfig, ensure_topics
+from worker.topics import ensure_topics
+from worker.topics_config import TopicsConfig
 
 
 async def configs(kafka: KafkaConfig, topic: str) -> dict[str, str]:

@@ -10,7 +10,8 @@ import orjson
 import pytest
 import torch
 
-from models.loading import load_predictor, make_examples
+from models.loading import load_predictor
+from models.self_check import make_examples
 from models.taxonomy import Taxonomy
 from tests.catalog import Event, seller_key, varied_product
 from tests.ledger import Ledger, by_place

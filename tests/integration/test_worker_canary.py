@@ -27,7 +27,8 @@ from worker.kafka import KafkaConfig
 from worker.local.worker_process import WorkerProcess
 from worker.rollout import Sample
 from worker.serving import Serving
-from worker.topics import TopicsConfig, ensure_topics
+from worker.topics import ensure_topics
+from worker.topics_config import TopicsConfig
 
 SHARE = 0.3
 BOTH = ("noop/1", "noop/2")

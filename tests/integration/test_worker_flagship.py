@@ -11,7 +11,8 @@ import orjson
 import pytest
 import torch
 
-from models.loading import Dtype, load_predictor, make_examples
+from models.loading import Dtype, load_predictor
+from models.self_check import make_examples
 from tests.ledger import Ledger, by_place
 from tests.streams import Group, Inputs
 from tests.tiny_encoder import save_tiny_bert

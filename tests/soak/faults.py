@@ -21,7 +21,7 @@ from worker.announcement import role_key
 from worker.local.errors import LocalServiceError
 from worker.local.kafka_cluster import KafkaCluster
 from worker.local.redis import LocalRedis
-from worker.topics import TopicsConfig
+from worker.topics_config import TopicsConfig
 
 __all__ = ["Faults", "announce"]
 

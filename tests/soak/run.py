@@ -28,7 +28,8 @@ from worker.kafka import KafkaConfig
 from worker.local.errors import LocalServiceError
 from worker.local.kafka_cluster import start_cluster
 from worker.local.redis import start_redis
-from worker.topics import TopicsConfig, ensure_topics
+from worker.topics import ensure_topics
+from worker.topics_config import TopicsConfig
 
 __all__ = ["NUM_WORKERS", "PARTITIONS", "Bench", "Result", "soak"]
 

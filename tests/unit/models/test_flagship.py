@@ -14,11 +14,12 @@ from models.flagship import FlagshipConfig, FlagshipNet, predictor_of
 from models.flagship_preparer import BULLETS_IDS, WHOLE_IDS, FlagshipPreparer
 from models.hashing import HashingConfig
 from models.labels import LabelSpace
-from models.loading import load_predictor, make_examples, run_self_check
+from models.loading import load_predictor
 from models.predictor import Predictor
 from models.product import Product
 from models.release import read_release
 from models.release_writing import write_release
+from models.self_check import make_examples, run_self_check
 from models.taxonomy import Taxonomy, compile_masks
 from models.tokens import TOKENIZER_FILE, TextTokenizer
 from tests.releases import reseal

@@ -7,11 +7,12 @@ import torch
 
 from models.errors import ModelError, ReleaseError
 from models.labels import LabelSpace
-from models.loading import load_predictor, make_examples, run_self_check
+from models.loading import load_predictor
 from models.noop import noop_release
 from models.predictor import Predictor
 from models.product import Product
 from models.release import Release
+from models.self_check import make_examples, run_self_check
 from tests.releases import TAXONOMY
 
 CPU = torch.device("cpu")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.loading import load_predictor, run_self_check
+from models.loading import load_predictor
 from models.release import read_release
+from models.self_check import run_self_check
 from tests.tiny_encoder import save_tiny_bert
 from tests.trained_shop import shop_recipe
 from training.ave_bert import AveBertLearner, AveBertSystem

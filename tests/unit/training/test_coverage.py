@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from models.noop import noop_release
 from tests.releases import TAXONOMY, reseal
 from training.abstention import CALIBRATION_FILE, Abstention, DepartmentThreshold
-from training.coverage import Kept, _verdict, coverage, coverage_command
+from training.coverage import Kept, _verdict, coverage
+from training.coverage_cli import coverage_command
 from training.metrics import share_interval
 
 

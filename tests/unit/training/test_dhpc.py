@@ -13,9 +13,10 @@ import torch
 from models.cascade import CascadeOutputs
 from models.dhpc import dhpc_categories
 from models.encoders import pad
-from models.loading import load_predictor, run_self_check
+from models.loading import load_predictor
 from models.release import read_release
 from models.segments import SEGMENT_IDS
+from models.self_check import run_self_check
 from models.tokens import INPUT_IDS
 from tests.tiny_encoder import save_tiny_bert
 from tests.trained_shop import shop_recipe

@@ -16,10 +16,11 @@ import pytest
 import torch
 
 from models.errors import SortimentError
-from models.loading import load_predictor, run_self_check
+from models.loading import load_predictor
 from models.noop import noop_release
 from models.release import read_release
 from models.rivals import Rivals
+from models.self_check import run_self_check
 from tests.new_labels import labelled, write_changed_shop, write_lines
 from tests.releases import TAXONOMY, reseal
 from tests.tiny_encoder import save_tiny_bert

@@ -14,8 +14,9 @@ import torch
 
 from models.dhpc import DhpcNet, body_features, dhpc_categories
 from models.errors import SortimentError
-from models.loading import load_predictor, run_self_check
+from models.loading import load_predictor
 from models.release import Release, read_release
+from models.self_check import run_self_check
 from tests.new_labels import labelled, write_changed_shop, write_lines
 from tests.tiny_encoder import save_tiny_bert
 from tests.trained_shop import shop_recipe, train_on_shop

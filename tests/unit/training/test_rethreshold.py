@@ -12,10 +12,11 @@ import torch
 from click.testing import CliRunner, Result
 
 from models.errors import ReleaseError, SortimentError
-from models.loading import load_predictor, run_self_check
+from models.loading import load_predictor
 from models.noop import noop_release
 from models.release import Release, read_release
 from models.release_documents import THRESHOLDS, WEIGHTS
+from models.self_check import run_self_check
 from tests.releases import TAXONOMY
 from tests.tiny_ave_bert import tiny_ave_bert
 from tests.tiny_encoder import save_tiny_bert

@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from models.errors import ReleaseError, SortimentError
-from models.loading import load_predictor, run_self_check
+from models.loading import load_predictor
 from models.release import read_release
+from models.self_check import run_self_check
 from tests.tiny_encoder import save_tiny_bert
 from tests.tiny_shop import write_shop
 from tests.trained_shop import shop_recipe, small_flagship

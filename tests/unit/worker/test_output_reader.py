@@ -18,7 +18,7 @@ from worker.output_reader import (
     parse_output,
 )
 from worker.tolerant_parser import Fault
-from worker.topics import TopicsConfig
+from worker.topics_config import TopicsConfig
 
 TOPICS = TopicsConfig()
 HEAD = {

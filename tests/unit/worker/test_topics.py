@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from worker.kafka import KafkaConfig
 from worker.topic_checks import judge
-from worker.topics import TopicsConfig, ensure_topics
+from worker.topics import ensure_topics
+from worker.topics_config import TopicsConfig
 
 TOPICS = TopicsConfig()
 PARTITIONS = {**dict.fromkeys(TOPICS.names, 12), TOPICS.control: 1}
