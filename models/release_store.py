@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +21,7 @@ from urllib.request import url2pathname
 
 import fsspec
 
+from models.addresses import without_password
 from models.errors import ReleaseError
 from models.manifest import MANIFEST, Manifest, check_files
 
@@ -29,6 +32,10 @@ __all__ = [
     "upload_release",
     "write_directory",
 ]
+
+# Half-fetched releases; files that come in renew a folder's time. A fetch of a day has failed.
+_FETCHING = re.compile(r"\.[0-9a-f]{32}\.\w+")
+_ABANDONED_S = 86_400
 
 
 def write_directory(directory: Path, files: Mapping[str, bytes | Path]) -> None:
@@ -87,7 +94,7 @@ def fetch_release(address: str, cache: Path) -> Path:
         if not local.is_dir():
             raise ReleaseError(f"no release at {address}: {local} is not a directory")
         return local
-    where = _without_password(address)
+    where = without_password(address)
     try:
         filesystem, root = fsspec.core.url_to_fs(address)
         manifest_bytes = _read(filesystem, f"{root.rstrip('/')}/{MANIFEST}")
@@ -98,6 +105,7 @@ def fetch_release(address: str, cache: Path) -> Path:
     directory = cache / hashlib.sha256(manifest_bytes).hexdigest()[:32]
     if directory.is_dir():
         return directory
+    _forget_abandoned(cache)
     try:
         with _new_directory(directory) as temporary:
             for path in manifest.files:
@@ -134,7 +142,7 @@ def upload_release(directory: Path, address: str) -> str:
     Raises:
         ReleaseError: a release is there already, or not reachable, or not writable.
     """
-    where = _without_password(address)
+    where = without_password(address)
     try:
         manifest_bytes = (directory / MANIFEST).read_bytes()
         filesystem, root = fsspec.core.url_to_fs(address)
@@ -156,6 +164,14 @@ def upload_release(directory: Path, address: str) -> str:
             f"a release is already at {where}, and never changes: give another address"
         )
     return where
+
+
+def _forget_abandoned(cache: Path) -> None:
+    """Remove what processes that were killed had fetched so far: else it fills the disk."""
+    for path in cache.glob(".*"):
+        with suppress(OSError):
+            if _FETCHING.fullmatch(path.name) and time.time() - path.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(path)
 
 
 @contextmanager
@@ -217,12 +233,5 @@ def _sync(path: Path) -> None:
 
 
 def _reason(error: Exception, address: str) -> str:
-    message = str(error).replace(address, _without_password(address))
+    message = str(error).replace(address, without_password(address))
     return f"{type(error).__name__}: {message}"
-
-
-def _without_password(address: str) -> str:
-    parts = urlsplit(address)
-    if "@" not in parts.netloc:
-        return address
-    return address.replace(parts.netloc, f"***@{parts.netloc.rpartition('@')[2]}")

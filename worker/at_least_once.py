@@ -274,7 +274,8 @@ class AtLeastOnceDelivery:
             try:
                 await sender.send([batch])
             except _TOO_LARGE:
-                flush.batches[position : position + 1] = split_refused(batch, self._topics)
+                parts = split_refused(batch, self._topics, flush.runs)
+                flush.batches[position : position + 1] = parts
                 _log.warning(
                     "%s[%d] refused a batch of %d messages for its size: split",
                     batch.topic,

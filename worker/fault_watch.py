@@ -20,6 +20,9 @@ _log = logging.getLogger(__name__)
 
 # So many products that fail alone, one after the other, are no sellers' fault.
 _MAX_FAILED_IN_A_ROW = 50
+# After that so many tell that nothing has changed: a probe takes few products, and one of them may
+# really be at fault.
+_AGAIN_IN_A_ROW = 10
 
 
 class FaultWatch:
@@ -66,12 +69,13 @@ class FaultWatch:
             return True
         failed = [letter for _, letter in preparation.dead if letter.reason == UNPREPARABLE]
         self._unpreparable_in_a_row += len(failed)
-        if self._unpreparable_in_a_row < _MAX_FAILED_IN_A_ROW:
+        if not failed or self._unpreparable_in_a_row < _MAX_FAILED_IN_A_ROW:
             return True
         self._trip(
             f"{self._unpreparable_in_a_row} products in a row could not be prepared; none of the "
             f"last window was dead-lettered; last: {failed[-1].detail}"
         )
+        self._unpreparable_in_a_row = _MAX_FAILED_IN_A_ROW - _AGAIN_IN_A_ROW
         return False
 
     def scored(self, results: Sequence[object]) -> bool:
@@ -88,6 +92,7 @@ class FaultWatch:
                     f"{self._failed_in_a_row} products in a row failed in the model, each alone; "
                     f"none of the last batch was dead-lettered; last: {result!r}"
                 )
+                self._failed_in_a_row = _MAX_FAILED_IN_A_ROW - _AGAIN_IN_A_ROW
                 return False
         return True
 

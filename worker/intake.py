@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import CorruptRecordException, IllegalStateError
+from aiokafka.errors import CorruptRecordException, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from worker.assignment import Assignment
@@ -138,7 +138,11 @@ class Intake:
         return self._priorities.status()
 
     async def start(self) -> None:
-        """Join the group."""
+        """Join the group. May be called again where it fails.
+
+        Raises:
+            KafkaError: no broker takes it.
+        """
         config = self._config
         consumer = AIOKafkaConsumer(
             **self._kafka.client_kwargs(),
@@ -159,7 +163,12 @@ class Intake:
         )
         consumer.subscribe(self._priorities.topics, listener=self._assignment)
         self._consumer = self._assignment.consumer = self._priorities.consumer = consumer
-        await consumer.start()
+        try:
+            await consumer.start()
+        except KafkaError:
+            self._consumer = None
+            await consumer.stop()
+            raise
 
     def close(self) -> None:
         """Open no more lanes: the end is near."""

@@ -167,12 +167,14 @@ class LaneWriter:
                 try:
                     await self._transactor.write(batches, self.lane.partition, runs[-1].next_offset)
                 except RefusedError as refusal:
-                    batches = self._split(batches, refusal)
+                    batches = self._split(batches, refusal, runs)
                     await self._replace()
                 else:
                     return
 
-    def _split(self, batches: list[OutBatch], refusal: RefusedError) -> list[OutBatch]:
+    def _split(
+        self, batches: list[OutBatch], refusal: RefusedError, runs: list[Run]
+    ) -> list[OutBatch]:
         for batch in refusal.batches:
             _log.warning(
                 "%s[%d] refused a batch of %d messages for its size: split",
@@ -182,11 +184,11 @@ class LaneWriter:
             )
         self._metrics.aborted_transactions.labels("refused").inc()
         refused = {id(batch) for batch in refusal.batches}
-        return [
-            part
-            for batch in batches
-            for part in (split_refused(batch, self._topics) if id(batch) in refused else [batch])
-        ]
+        parts: list[OutBatch] = []
+        for batch in batches:
+            is_refused = id(batch) in refused
+            parts += split_refused(batch, self._topics, runs) if is_refused else [batch]
+        return parts
 
     async def _replace(self) -> None:
         """A new producer for the same results: only where nobody has written for the lane since."""

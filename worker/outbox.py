@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from worker.events import bare_dead_letter, cut_dead_letter, dead_letter
-from worker.lanes import DeadLetter, Outcome, Result
+from worker.lanes import DeadLetter, Outcome, Result, Run
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
@@ -92,12 +92,18 @@ def outgoing(outcomes: Iterable[Outcome], topics: OutputTopics) -> list[OutBatch
     ]
 
 
-def split_refused(batch: OutBatch, topics: OutputTopics) -> list[OutBatch]:
+def split_refused(batch: OutBatch, topics: OutputTopics, runs: Iterable[Run]) -> list[OutBatch]:
     """What to send instead of a batch that the broker refused for its size.
 
     Two halves; or, where one message is refused: a dead letter loses its event's headers, then half
     of what it was (again and again, if it must be), and an output becomes a dead letter, so that
     nothing is lost.
+
+    Args:
+        runs: those that the messages stem from; there the letter takes the result's place.
+
+    Returns:
+        Batches; none where the other output of the product was refused before, and is a letter.
     """
     messages = batch.messages
     if len(messages) > 1:
@@ -119,4 +125,13 @@ def split_refused(batch: OutBatch, topics: OutputTopics) -> list[OutBatch]:
         "send a shorter key",
         outcome.release,
     )
-    return outgoing([letter], topics)
+    return outgoing([letter], topics) if _took_its_place(letter, outcome, runs) else []
+
+
+def _took_its_place(letter: DeadLetter, result: Result, runs: Iterable[Run]) -> bool:
+    for run in runs:
+        for place, outcome in enumerate(run.outcomes):
+            if outcome is result:
+                run.outcomes[place] = letter
+                return True
+    return False

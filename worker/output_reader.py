@@ -122,7 +122,7 @@ def _result(record: Record, event: Any) -> Output:
             float(category["score"]),
             tuple(str(node["name"]) for node in category["path"]),
             str(event["status"]),
-            event["claimed"]["agrees"] if event["claimed"] else None,
+            _agrees(event["claimed"]),
         )
     labels = event["attributes"]
     return AttributesOutput(
@@ -130,6 +130,13 @@ def _result(record: Record, event: Any) -> Output:
         tuple((str(label["attribute"]), str(label["value"])) for label in labels),
         tuple(str(label["label_id"]) for label in labels),
     )
+
+
+def _agrees(claimed: Any) -> bool | None:
+    agrees = claimed["agrees"] if claimed else None
+    if agrees is not None and type(agrees) is not bool:
+        raise TypeError("agrees is true, false or null")
+    return agrees
 
 
 def _dead_letter(record: Record) -> DeadLetterOutput:

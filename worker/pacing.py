@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from worker.embedded_room import EmbeddedRoom
-from worker.errors import BrokerError
+from worker.errors import BrokerError, SortimentError
 from worker.event_sources import OutEvent, Source
 from worker.kafka import KafkaConfig
 from worker.partition_counts import no_broker, partition_counts
@@ -130,7 +130,8 @@ async def send_paced(
             raise BrokerError(
                 f"sending to topic {config.topic} at {kafka.bootstrap_servers}: {error!r}"
             ) from error
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, SortimentError):
+            # Stopped, or the source has failed: what is with the producer goes out all the same.
             with suppress(TimeoutError, KafkaError):
                 async with asyncio.timeout(_CLOSE_S):
                     await sending.settle()

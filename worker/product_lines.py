@@ -68,7 +68,7 @@ def _read_file(path: Path, claim: Claim, keyed: bool) -> Iterator[ProductEvent]:
                 if claimed is not None:
                     product["claimed_category"] = claimed
                 key = str(product["product_id"]).encode()
-                yield ProductEvent(key if keyed else None, orjson.dumps(product))
+                yield ProductEvent(key if keyed else None, _encode(path, number, product))
     except (OSError, EOFError, zlib.error) as error:
         at = f"{path}:{number + 1}" if number else str(path)
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
@@ -93,6 +93,14 @@ def _decode(path: Path, number: int, line: bytes) -> dict[str, Any]:
             f"{path}:{number}: product_id must be text or an integer, it becomes the event's key"
         )
     return product
+
+
+def _encode(path: Path, number: int, product: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(product)
+    except orjson.JSONEncodeError as error:
+        # What is read to a depth of 1,024 is written to one of 254 only.
+        raise ProductFileError(f"{path}:{number}: cannot be written again: {error}") from error
 
 
 def _claimed(claim: Claim, number: int, category: object, before: object) -> object:

@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from models.addresses import without_secrets
 from worker.announcement import Announcement, CanaryReturn, Role
 from worker.serving import Serving
-from worker.settings import mask
 
 __all__ = ["Slot"]
 
@@ -69,7 +69,7 @@ class Slot:
         """What is announced, as JSON takes it; without the credentials of its address."""
         if self.announced is None:
             return None
-        return asdict(self.announced) | {"address": mask(self.announced.address)}
+        return asdict(self.announced) | {"address": without_secrets(self.announced.address)}
 
     def status(self) -> dict[str, Any] | None:
         """A role beside the active one, as JSON takes it; None where nothing is announced."""

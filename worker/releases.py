@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from aiokafka import ConsumerRecord
 from mode import Service
 
+from models.addresses import without_secrets
 from worker.announcement import RETURN_KEY, ROLES, Announcement, CanaryReturn, Role, role_key
 from worker.control_topic import Latest, follow
 from worker.errors import ReleaseError, TransientError
@@ -25,7 +26,6 @@ from worker.kafka import KafkaConfig
 from worker.metrics import Metrics
 from worker.release_slot import Slot
 from worker.serving import Serving, ServingLoader
-from worker.settings import mask
 
 __all__ = ["ReleaseControl", "TakeRelease"]
 
@@ -87,6 +87,7 @@ class ReleaseControl(Service):
         self._returns: asyncio.Queue[CanaryReturn] = asyncio.Queue()
         self._read_whole = False
         self._threads: list[threading.Thread] = []
+        self._loads: dict[str, asyncio.Future[Serving]] = {}
 
     @property
     def is_loading(self) -> bool:
@@ -101,7 +102,7 @@ class ReleaseControl(Service):
         """What is active, announced and refused, as JSON takes it."""
         return {
             "active": self._active.release(),
-            "pinned": mask(self._pinned) if self._pinned is not None else None,
+            "pinned": without_secrets(self._pinned) if self._pinned is not None else None,
             "announced": self._active.announcement(),
             "note": self._note(),
             "canary": self._slots["canary"].status(),
@@ -254,10 +255,13 @@ class ReleaseControl(Service):
         digest = wanted.manifest_sha256 if wanted is not None else None
         serving = self._loaded(digest)
         if serving is None:
-            slot.note = f"loading the release at {mask(address)}{_beside(slot)}"
+            slot.note = f"loading the release at {without_secrets(address)}{_beside(slot)}"
             _log.info("%s", slot.note)
+            loading = self._loading_of(address, digest)
+            if await self._is_overtaken(slot, wanted, loading):
+                return True
             try:
-                serving = await self._on_thread(lambda: self._loader.load(address, digest))
+                serving = loading.result()
             except Exception as error:  # noqa: BLE001
                 # A release comes from outside and may fail in any way; the worker must outlive it.
                 self._refuse(slot, address, error)
@@ -271,6 +275,41 @@ class ReleaseControl(Service):
             _log.info("swapped: %s after %s", serving.release.id, before.release.id)
         return True
 
+    def _loading_of(self, address: str, digest: str | None) -> asyncio.Future[Serving]:
+        """A load: the one that is under way, where another role waits for the same release."""
+        key = digest or address
+        loading = self._loads.get(key)
+        if loading is None:
+            loading = self._on_thread(lambda: self._loader.load(address, digest))
+            self._loads[key] = loading
+
+            def forget(done: asyncio.Future[Serving]) -> None:
+                del self._loads[key]
+                # Nobody may be waiting any more.
+                done.cancelled() or done.exception()
+
+            loading.add_done_callback(forget)
+        return loading
+
+    async def _is_overtaken(
+        self, slot: Slot, wanted: Announcement | None, loading: asyncio.Future[Serving]
+    ) -> bool:
+        """Wait for a load; whether something else is wanted before its end: a store may hang."""
+        while not loading.done():
+            news = asyncio.create_task(slot.news.wait())
+            try:
+                either: set[asyncio.Future[Any]] = {loading, news}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                news.cancel()
+            if loading.done():
+                break
+            slot.news.clear()
+            if self._pinned is None and slot.wanted != wanted:
+                slot.news.set()
+                return True
+        return False
+
     def _loaded(self, manifest_sha256: str | None) -> Serving | None:
         """What serves this release in any role: it is held in memory once."""
         if manifest_sha256 is None:
@@ -282,7 +321,7 @@ class ReleaseControl(Service):
         slot.serving, slot.served = serving, served
         self._take(slot.role, serving, served.share if served is not None else 1.0)
 
-    async def _on_thread(self, load: Callable[[], Serving]) -> Serving:
+    def _on_thread(self, load: Callable[[], Serving]) -> asyncio.Future[Serving]:
         # Not an executor's thread: these are waited for at exit, and a fetch may take minutes.
         loaded: concurrent.futures.Future[Serving] = concurrent.futures.Future()
         loaded.set_running_or_notify_cancel()
@@ -296,7 +335,7 @@ class ReleaseControl(Service):
         thread = threading.Thread(target=work, name="load release", daemon=True)
         self._threads = [*(each for each in self._threads if each.is_alive()), thread]
         thread.start()
-        return await asyncio.wrap_future(loaded)
+        return asyncio.wrap_future(loaded)
 
     @Service.task
     async def _tell_returns(self) -> None:
@@ -314,8 +353,8 @@ class ReleaseControl(Service):
 
     def _refuse(self, slot: Slot, what: str, error: Exception) -> None:
         # An address may carry credentials, and errors quote addresses.
-        reason = (str(error) or repr(error)).replace(what, mask(what))
-        what = mask(what)
+        reason = (str(error) or repr(error)).replace(what, without_secrets(what))
+        what = without_secrets(what)
         self._metrics.refused_releases.inc()
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self._refusals.append({"what": what, "role": slot.role, "reason": reason, "at": now})

@@ -12,12 +12,15 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
+from redis.asyncio.connection import ConnectionPool
+from redis.exceptions import RedisError
 
+from models.addresses import without_secrets
 from worker.delivery import Compression, DeliveryKind
 from worker.settings_kafka import KafkaSettings, Name
 from worker.topics_config import TopicsConfig
 
-__all__ = ["PREFIX", "Settings", "flag", "mask", "shown", "variable"]
+__all__ = ["PREFIX", "Settings", "flag", "shown", "variable"]
 
 PREFIX = "SORTIMENT_"
 
@@ -37,6 +40,13 @@ def _redis_url(value: str) -> str:
         or (database and not database.isdigit())
     ):
         raise ValueError(wanted)
+    try:
+        # What redis-py would find out at the first connection, when products wait.
+        ConnectionPool.from_url(value).make_connection()  # type: ignore[no-untyped-call]
+        parts.hostname.encode("idna")
+    except (AttributeError, RedisError, TypeError, ValueError):
+        # Not told why: the reason may quote the password.
+        raise ValueError(f"{wanted}, with options of redis-py's where there are any") from None
     return value
 
 
@@ -236,20 +246,10 @@ def flag(name: str) -> str | None:
     return "--" + name.replace("_", "-")
 
 
-def mask(url: str) -> str:
-    """A text without user, password and query of the address that it may be."""
-    scheme, separator, rest = url.rpartition("://")
-    rest, question, _ = rest.partition("?")
-    credentials, at, host = rest.rpartition("@")
-    return f"{scheme}{separator}{'***@' if at and credentials else ''}{host}" + (
-        "?***" if question else ""
-    )
-
-
 def shown(name: str, value: Any) -> Any:
     """A setting's value as it may be printed and as JSON takes it."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if flag(name) is None:
         return "***"
-    return mask(str(value))
+    return without_secrets(str(value))

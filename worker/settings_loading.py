@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,6 +20,9 @@ __all__ = ["load_settings"]
 
 # Not a setting of the worker, and no typing error: where local services keep what they fetch.
 _NEIGHBOURS = frozenset({"SORTIMENT_CACHE"})
+# What Kubernetes tells every pod of a Service that is called sortiment...
+_OF_A_SERVICE = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_\w+)?$")
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 
 def load_settings(
@@ -81,7 +85,15 @@ def _unknown_variables(env_file: Path | None) -> list[str]:
     present = set(os.environ) | set(dotenv_values(env_file) if env_file else ())
     problems = []
     for name in sorted(present):
+        if _is_a_services(name.upper(), os.environ.get(name, "")):
+            continue
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             nearest = get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.0)
             problems.append(f"{name}: there is no such variable; the nearest is {nearest[0]}")
     return problems
+
+
+def _is_a_services(name: str, value: str) -> bool:
+    is_address = name.endswith("_PORT") and _SERVICE_ADDRESS.match(value) is not None
+    is_ours = name in {variable(each) for each in Settings.model_fields}
+    return not is_ours and (is_address or _OF_A_SERVICE.search(name) is not None)

@@ -29,6 +29,7 @@ from worker.lanes import Result, event_bytes
 from worker.metrics import Metrics
 from worker.model_stage import ModelStage
 from worker.preparing import prepare_window
+from worker.producers import start_producer
 from worker.rollout import Sample
 from worker.serving import Scored, Serving
 
@@ -228,12 +229,10 @@ class Shadow:
             self._metrics.shadow_labels.labels(where).inc(number or 0)
 
     async def _start_producer(self) -> AIOKafkaProducer:
-        producer = AIOKafkaProducer(
-            client_id="sortiment-shadow", compression_type="snappy", **self._kafka.client_kwargs()
-        )
-        self._producer = producer
-        await producer.start()
-        return producer
+        options = {"client_id": "sortiment-shadow", "compression_type": "snappy"}
+        # Kept when it is started: another shadow may be announced meanwhile, and cut this off.
+        self._producer = await start_producer(options | self._kafka.client_kwargs())
+        return self._producer
 
     async def _close_producer(self) -> None:
         producer, self._producer = self._producer, None

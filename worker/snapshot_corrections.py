@@ -51,7 +51,13 @@ def snapshot_corrections(
     try:
         taken_at = datetime.now(UTC)
         events = TopicRange(settings.kafka(), settings.corrections_topic, since, until)
-        asyncio.run(_read(events, corrections))
+        try:
+            asyncio.run(_read(events, corrections))
+        except OSError as error:
+            raise SortimentError(
+                f"the temporary file for the corrections cannot be written: {error}; make room in "
+                f"{tempfile.gettempdir()}, or name another folder by TMPDIR"
+            ) from error
         document = {
             "schema": "sortiment.corrections-snapshot.v1",
             "topic": settings.corrections_topic,

@@ -169,3 +169,44 @@ async def test_an_altered_release_is_not_announced(
 
     with pytest.raises(ReleaseError, match=r"thresholds\.json"):
         verify(str(made.directory), config)
+
+
+async def test_a_release_with_two_roles_is_loaded_once(
+    config: KafkaConfig,
+    names: TopicsConfig,
+    control: Callable[..., Control],
+    release: Callable[[str], Release],
+) -> None:
+    made = release("1")
+    await publish(made, str(made.directory), config, names)
+    await publish(made, str(made.directory), config, names, role="canary", share=0.1)
+    reader = control()
+    reader.hold_up(made.directory)
+    await reader.service.start()
+    await reader.held_up(made.directory)
+    await reader.until(
+        lambda: reader.service.status()["canary"]["note"].startswith("loading the release")
+    )
+    reader.let_go(made.directory)
+    await reader.until(lambda: bool(reader.taken["active"] and reader.taken["canary"]))
+    ((active, _),), ((canary, share),) = reader.taken["active"], reader.taken["canary"]
+    assert canary is active
+    assert share == 0.1
+
+
+async def test_a_load_that_hangs_holds_up_no_newer_announcement(
+    config: KafkaConfig,
+    names: TopicsConfig,
+    control: Callable[..., Control],
+    release: Callable[[str], Release],
+) -> None:
+    first, second = release("1"), release("2")
+    await publish(first, str(first.directory), config, names)
+    reader = control()
+    reader.hold_up(first.directory)
+    await reader.service.start()
+    await reader.held_up(first.directory)
+    await publish(second, str(second.directory), config, names)
+    await reader.until(lambda: bool(reader.served))
+    assert [serving.release.id for serving in reader.served] == ["noop/2"]
+    reader.let_go(first.directory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -16,7 +17,7 @@ from worker.kafka import KafkaConfig
 from worker.local.kafka import LocalKafka
 from worker.output_reader import OutputReader, UnreadableOutput
 from worker.pacing import Compression, PaceConfig, SentBatch, send_paced
-from worker.product_lines import ProductEvent
+from worker.product_lines import ProductEvent, ProductFileError
 from worker.topics_config import TopicsConfig
 
 PARTITIONS = 3
@@ -144,3 +145,24 @@ async def _read(reader: OutputReader, count: int) -> list[object]:
         while len(outputs) < count:
             outputs.extend(await reader.read(0.2))
     return outputs
+
+
+async def test_what_was_sent_before_a_bad_line_is_counted(
+    kafka: LocalKafka, topics: Topics, read_all: TopicReader
+) -> None:
+    topic = topics(partitions=PARTITIONS)
+
+    def torn() -> Iterator[ProductEvent]:
+        yield from events(300)
+        raise ProductFileError("file:301: bad")
+
+    told: list[int] = []
+    with pytest.raises(ProductFileError, match="file:301"):
+        await send_paced(
+            config(kafka),
+            PaceConfig(topic=topic),
+            Listed(torn()),
+            on_progress=lambda sent: told.append(sent.events),
+        )
+    assert told[-1] == 300
+    assert len(await read_all(topic, 300)) == 300

@@ -1,3 +1,5 @@
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +52,22 @@ def test_a_release_from_elsewhere_is_copied_once(
     remote.rm_file("/releases/noop/1/labels.json")
     assert fetch_release(f"{ADDRESS}/", cache) == directory
     assert [path.name for path in cache.iterdir()] == [directory.name]
+
+
+def test_what_a_killed_process_had_fetched_is_removed_after_a_day(
+    remote: fsspec.AbstractFileSystem, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    names = {age: f".{'a' * 32}.{age}" for age in ("abandoned", "recent")}
+    for folder in (*names.values(), ".mine"):
+        (cache / folder).mkdir(parents=True)
+        (cache / folder / "weights").touch()
+    yesterday = time.time() - 2 * 86_400
+    for folder in (names["abandoned"], ".mine"):
+        os.utime(cache / folder, (yesterday, yesterday))
+    directory = fetch_release(ADDRESS, cache)
+    left = sorted(path.name for path in cache.iterdir())
+    assert left == sorted([names["recent"], ".mine", directory.name])
 
 
 def test_an_altered_copy_is_not_kept(remote: fsspec.AbstractFileSystem, tmp_path: Path) -> None:

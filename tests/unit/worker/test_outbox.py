@@ -1,11 +1,15 @@
 """Outcomes to batches per output partition, and what is done with a refused one."""
 
-from aiokafka import AIOKafkaProducer
+import time
+
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from tests.factories import record
+from worker.delivery import count_settled
 from worker.events import dead_letter
-from worker.lanes import Result
+from worker.lanes import Lane, Result, Run
+from worker.metrics import Metrics
 from worker.outbox import OutBatch, OutputTopics, outgoing, split_refused
 
 TOPICS = OutputTopics(
@@ -59,7 +63,7 @@ def test_a_message_over_the_size_still_goes_alone():
 
 def test_a_refused_batch_is_split_in_order():
     [batch] = [b for b in outgoing([result(i, 0) for i in range(5)], TOPICS) if b.topic == "c"]
-    halves = split_refused(batch, TOPICS)
+    halves = split_refused(batch, TOPICS, [])
     assert [len(half.messages) for half in halves] == [2, 3]
     assert [m for half in halves for m in half.messages] == batch.messages
 
@@ -67,35 +71,45 @@ def test_a_refused_batch_is_split_in_order():
 def test_a_refused_dead_letter_is_cut_and_says_so():
     letter = dead_letter(record(b"x" * 1_000, key=b"k"), "invalid_json", "d", "r/1")
     [batch] = outgoing([letter], TOPICS)
-    [cut] = split_refused(batch, TOPICS)
+    [cut] = split_refused(batch, TOPICS, [])
     key, value, headers, _ = cut.messages[0]
     assert len(key) + len(value) == 500
     assert dict(headers)["value-length"] == b"1000"
-    [again] = split_refused(cut, TOPICS)
+    [again] = split_refused(cut, TOPICS, [])
     _, smaller, headers, _ = again.messages[0]
     assert len(smaller) < len(value)
     assert [v for k, v in headers if k == "value-length"] == [b"1000"]
 
 
 def test_a_refused_output_becomes_a_dead_letter_with_the_whole_event():
-    [batch] = [b for b in outgoing([result(3, 0)], TOPICS) if b.topic == "c"]
-    [instead] = split_refused(batch, TOPICS)
+    refused = result(3, 0)
+    run = Run(Lane(TopicPartition("products", 0), 1), [result(2, 0), refused, result(4, 0)])
+    categories, attributes = outgoing([refused], TOPICS)
+    [instead] = split_refused(categories, TOPICS, [run])
     _, value, headers, outcome = instead.messages[0]
     assert instead.topic == "d"
     assert value == outcome.record.value
     assert dict(headers)["reason"] == b"output_too_large"
+    # It is counted as what it became, and is one letter though both outputs are refused.
+    assert run.outcomes[1] is outcome
+    assert split_refused(attributes, TOPICS, [run]) == []
+    metrics = Metrics()
+    count_settled(metrics, [run], time.monotonic())
+    count = metrics.registry.get_sample_value
+    assert count("sortiment_results_total") == 2
+    assert count("sortiment_dead_letters_total", {"reason": "output_too_large"}) == 1
 
 
 def test_a_refused_dead_letter_loses_its_events_headers_before_its_value():
     event = record(b"x" * 100, headers=(("trace", b"y" * 500), ("reason", None)))
     letter = dead_letter(event, "invalid_json", "d", "r/1")
     [batch] = outgoing([letter], TOPICS)
-    [bare] = split_refused(batch, TOPICS)
+    [bare] = split_refused(batch, TOPICS, [])
     [(key, value, headers, outcome)] = bare.messages
     assert (key, value) == (event.key, event.value)
     assert ("headers-left-out", b"2") in headers
     assert not any(name.startswith("original-") for name, _ in headers)
-    [cut] = split_refused(bare, TOPICS)
+    [cut] = split_refused(bare, TOPICS, [])
     assert len(cut.messages[0][1]) < 100
     assert ("headers-left-out", b"2") in cut.messages[0][2]
     assert outcome.headers == headers

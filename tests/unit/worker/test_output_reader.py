@@ -107,6 +107,8 @@ def test_dead_letter() -> None:
         orjson.dumps({**CATEGORIES, "input": []}),
         orjson.dumps({**CATEGORIES, "category": {"id": "x", "score": "high", "path": []}}),
         orjson.dumps({**CATEGORIES, "claimed": "x"}),
+        orjson.dumps({**CATEGORIES, "claimed": {"category": "x", "agrees": []}}),
+        orjson.dumps({**CATEGORIES, "claimed": {"category": "x", "agrees": 1}}),
         orjson.dumps({**ATTRIBUTES, "attributes": None}),
     ],
 )

@@ -81,6 +81,7 @@ def test_the_lines_own_claim_is_kept(tmp_path: Path) -> None:
         (b'{"title": "x"}', "product_id must be text or an integer"),
         (b'{"product_id": ""}', "product_id must be text or an integer"),
         (b'{"product_id": true}', "product_id must be text or an integer"),
+        (b'{"product_id": 1, "deep": ' + b"[" * 300 + b"]" * 300 + b"}", "cannot be written again"),
     ],
 )
 def test_a_bad_line_is_named_after_the_good_ones_were_given(

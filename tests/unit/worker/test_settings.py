@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from worker.errors import ConfigError
-from worker.settings import PREFIX, Settings, flag, mask, variable
+from worker.settings import PREFIX, Settings, flag, variable
 from worker.settings_loading import load_settings
 
 
@@ -132,6 +132,9 @@ def test_the_folder_of_local_services_is_no_typing_error(monkeypatch: pytest.Mon
         ({"bootstrap_servers": "kafka"}, "KAFKA_BOOTSTRAP_SERVERS", "host:port"),
         ({"redis_url": "http://h"}, "REDIS_URL", "rediss://"),
         ({"redis_url": "redis://h:x"}, "REDIS_URL", "rediss://"),
+        ({"redis_url": "redis://h/0?ssl_ca_cert=/x"}, "REDIS_URL", "options of redis-py's"),
+        ({"redis_url": "redis://h?socket_timeout=soon"}, "REDIS_URL", "options of redis-py's"),
+        ({"redis_url": "redis://a..b"}, "REDIS_URL", "rediss://"),
         ({"input_topic": "a b"}, "SORTIMENT_INPUT_TOPIC", "'a b'"),
         ({"delivery": "at_most_once"}, "SORTIMENT_DELIVERY", "'exactly_once' or 'at_least_once'"),
         ({"broker": "embedded", "delivery": "exactly_once"}, "SORTIMENT_DELIVERY", "embedded"),
@@ -174,6 +177,8 @@ def test_no_secret_is_in_a_problem_or_in_what_status_shows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SORTIMENT_SASL_PASSWORD", "hunter2")
+    for url in ("http://u:hunter2@host/0?password=hunter2", "redis://u:hunter2?x@host"):
+        assert "hunter2" not in "\n".join(problems(redis_url=url))
     shown = "\n".join(problems(redis_url="http://u:hunter2@host/0?password=hunter2"))
     settings = load_settings(
         {
@@ -201,21 +206,6 @@ def test_secrets_have_no_flag() -> None:
     assert [name for name in Settings.model_fields if flag(name) is None] == ["sasl_password"]
 
 
-@pytest.mark.parametrize(
-    ("url", "masked"),
-    [
-        ("redis://host", "redis://host"),
-        ("redis://u:p@host:1/2", "redis://***@host:1/2"),
-        ("redis://u:p@x@host", "redis://***@host"),
-        ("u:p@host", "***@host"),
-        ("redis://host?password=p", "redis://host?***"),
-        ("products", "products"),
-    ],
-)
-def test_mask(url: str, masked: str) -> None:
-    assert mask(url) == masked
-
-
 def test_delivery_is_exactly_once_except_with_the_embedded_broker() -> None:
     assert load_settings().delivery == "exactly_once"
     assert load_settings({"broker": "embedded"}).delivery == "at_least_once"
@@ -230,3 +220,20 @@ def test_a_transaction_lasts_no_longer_than_a_session_and_than_brokers_allow() -
 def test_the_embedded_broker_creates_no_topics() -> None:
     assert not load_settings({"broker": "embedded"}).topics().create
     assert load_settings().topics().create
+
+
+def test_what_kubernetes_tells_of_a_service_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_services = {
+        "SORTIMENT_SERVICE_HOST": "10.0.0.1",
+        "SORTIMENT_WORKER_SERVICE_PORT": "6066",
+        "SORTIMENT_WORKER_SERVICE_PORT_WEB": "6066",
+        "SORTIMENT_WORKER_PORT": "tcp://10.0.0.1:6066",
+        "SORTIMENT_WORKER_PORT_6066_TCP": "tcp://10.0.0.1:6066",
+        "SORTIMENT_WORKER_PORT_6066_TCP_ADDR": "10.0.0.1",
+    }
+    for name, value in of_services.items():
+        monkeypatch.setenv(name, value)
+    load_settings()
+    monkeypatch.setenv("SORTIMENT_WORKER_PORT", "6066")
+    with pytest.raises(ConfigError, match="SORTIMENT_WORKER_PORT: there is no such variable"):
+        load_settings()

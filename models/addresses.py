@@ -1,0 +1,35 @@
+"""Addresses of releases and services as they may be told to people."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["without_password", "without_secrets"]
+
+_ENDS_HOST = re.compile(r"[/?#]")
+
+
+def without_password(address: str) -> str:
+    """The address, ``***`` for user and password, whatever characters these have.
+
+    Up to its last ``@`` all may be a password's: a ``/``, ``?`` or ``#`` that nobody escaped, too.
+    Without a ``:`` there is none, and the ``@`` may be a path's.
+    """
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        scheme, rest = "", address
+    credentials, _, host = rest.rpartition("@")
+    is_path = ":" not in credentials and bool(_ENDS_HOST.search(credentials))
+    return f"{scheme}{separator}***@{host}" if credentials and not is_path else address
+
+
+def without_secrets(address: str) -> str:
+    """The address without user, password and query, which may hold a password as well."""
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        scheme, rest = "", address
+    before, question, query = rest.partition("?")
+    if "@" in query:
+        # Whether the password or the query has it nobody can tell.
+        return f"{scheme}{separator}***"
+    return without_password(f"{scheme}{separator}{before}") + ("?***" if question else "")
