@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,11 +41,13 @@ class HotPathRun:
     Attributes:
         given: settings by name, as in ``worker.settings``.
         serving: what answers.
+        checked: called when the topics are checked, before the group is joined.
     """
 
     given: Mapping[str, object]
     serving: Serving
     metrics: Metrics = field(default_factory=Metrics)
+    checked: Callable[[], None] = lambda: None
     _hot_path: HotPath | None = None
     _may_crash: bool = False
 
@@ -58,6 +60,7 @@ class HotPathRun:
     async def __aenter__(self) -> HotPathRun:
         settings: Settings = load_settings(self.given, env_file=None)
         facts = await ensure_topics(settings.kafka(), settings.topics())
+        self.checked()
         self._hot_path = build_hot_path(settings, facts, self.metrics)
         self._hot_path.take_release("active", self.serving)
         await self._hot_path.start()

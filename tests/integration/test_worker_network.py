@@ -143,6 +143,35 @@ async def test_connections_that_are_cut_again_and_again(
     assert len(repeats.places) <= allowed[delivery]
 
 
+async def test_brokers_that_are_away_when_the_group_is_joined_are_waited_for(
+    network: Proxy,
+    settings: dict[str, object],
+    noop: Path,
+    inputs: Inputs,
+    group: Group,
+    ledger: Ledger,
+    delivery: str,
+) -> None:
+    given = settings | {"delivery": delivery}
+    run = HotPathRun(given, load_serving(noop), checked=network.refuse)
+    entering = asyncio.create_task(run.__aenter__())
+
+    def why_not() -> str | None:
+        reasons = [] if run._hot_path is None else run.hot_path.not_ready()
+        return None if any("trying again" in each for each in reasons) else f"it says {reasons}"
+
+    await until(why_not, 60, "a worker that tries again")
+    network.heal()
+    await entering
+    try:
+        async with Feeder(inputs, group, backlog=BACKLOG):
+            await goes_on(run)
+        await group.caught_up()
+    finally:
+        await run.__aexit__()
+    assert not (await ledger.audit()).places
+
+
 async def test_a_slow_network_costs_time_and_nothing_else(
     network: Proxy,
     settings: dict[str, object],
