@@ -8,10 +8,12 @@ was asked for.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -47,6 +49,8 @@ class ImplInfo:
 
     def runs_on(self, device_type: str, dtypes: Iterable[torch.dtype]) -> bool:
         """Whether tensors of these dtypes on such a device can be given to it."""
+        if self.name == "triton" and not _has_triton():
+            return False
         on_device = self.device_types is None or device_type in self.device_types
         return on_device and (self.dtypes is None or self.dtypes.issuperset(dtypes))
 
@@ -128,6 +132,11 @@ def _choose(op: str, device_type: str, dtypes: tuple[torch.dtype, ...], choice: 
         f"KERNEL_IMPL={choice}: no such implementation of {op} runs on {device_type} with "
         f"{given or 'any dtype'} (there is: {have}); set KERNEL_IMPL=auto or one of these"
     )
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def is_interpreted() -> bool:

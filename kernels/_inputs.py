@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch._library.custom_ops import CustomOpDef
 
 from kernels._dispatch import implementation
 
-__all__ = ["Heads", "Masks", "define", "implementation_for", "records"]
+__all__ = ["Heads", "Masks", "define", "implementation_for", "records", "without_autocast"]
 
 
 class Heads(NamedTuple):
@@ -55,8 +56,16 @@ def records(given: tuple[Any, ...]) -> tuple[Heads, Masks, tuple[Any, ...]]:
 
 def implementation_for(part: str, heads: Heads) -> Callable[..., Any]:
     """The function that runs an op, or a part of one, on these heads: see ``implementation``."""
-    features, weight, _ = heads
-    return implementation(part, features.device, features.dtype, weight.dtype)
+    features, weight, bias = heads
+    return implementation(part, features.device, features.dtype, weight.dtype, bias.dtype)
+
+
+def without_autocast(heads: Heads) -> AbstractContextManager[object]:
+    """Dtypes are as the ops say, whatever ``torch.autocast`` is around them."""
+    device_type = heads.features.device.type
+    if not torch.is_autocast_enabled(device_type):
+        return nullcontext()
+    return torch.autocast(device_type, enabled=False)
 
 
 def define(
@@ -72,7 +81,8 @@ def define(
 
     def run_as_it_is(*given: Any) -> Any:
         heads, masks, rest = records(given)
-        return implementation_for(op, heads)(heads, masks, *rest)
+        with without_autocast(heads):
+            return implementation_for(op, heads)(heads, masks, *rest)
 
     return torch.library.custom_op(
         f"sortiment::{op}",

@@ -101,10 +101,20 @@ def dot_options(dtype: torch.dtype) -> dict[str, Any]:
     float32 as torch's own products would be, or better: in three tf32 products, or in one where
     torch is allowed that. Triton's interpreter cannot multiply bfloat16; float32 holds it exactly.
     """
-    is_exact = dtype == torch.float32 and not torch.backends.cuda.matmul.allow_tf32
+    is_exact = dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision != "tf32"
     if dtype == torch.bfloat16 and is_interpreted():
         dtype = torch.float32
     return {"PRECISION": "tf32x3" if is_exact else "tf32", "DOT_DTYPE": _TL_DTYPES[dtype]}
+
+
+def slope_dot_options(dtype: torch.dtype) -> dict[str, Any]:
+    """Likewise of slopes and weights of ``dtype``.
+
+    A slope times the gradient of a scaled loss goes beyond float16; tf32 has as many digits.
+    """
+    if dtype == torch.float16:
+        return {"PRECISION": "tf32", "DOT_DTYPE": tl.float32}
+    return dot_options(dtype)
 
 
 def rows_in_place(matrix: Tensor) -> Tensor:

@@ -8,12 +8,15 @@ between the data-centre GPUs of these years. ``benchmarks/kernels`` compares cho
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, get_args
 
 __all__ = ["VARIANTS", "Problem", "Tiles", "Variant", "choose", "every_tiles", "tiles"]
 
 Variant = Literal["dense", "gather", "grouped"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
+# Of a grid's second axis, on which dense has its blocks of products.
+_MOST_BLOCKS = 65_535
 
 _DRAM_BYTES_PER_S = 4.0e12
 _L2_BYTES_PER_S = 8.0e12
@@ -84,6 +87,8 @@ class Problem:
     def _dense_s(self) -> float:
         block_m = tiles("dense", self).block_m
         blocks = -(-self.num_products // block_m)
+        if blocks > _MOST_BLOCKS:
+            return inf
         cells = blocks * block_m * self.num_labels
         working_s = max(
             self._reading_s(blocks * self.num_labels, self.num_labels),

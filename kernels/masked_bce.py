@@ -14,7 +14,7 @@ from kernels._checks import (
     check_per_label,
     check_temperature,
 )
-from kernels._inputs import define, implementation_for, records
+from kernels._inputs import define, implementation_for, records, without_autocast
 from kernels._targets import Targets
 
 __all__ = ["Reduction", "masked_bce"]
@@ -159,7 +159,8 @@ def _run_forward(*given: Any) -> tuple[Tensor, Tensor]:
     """Losses, and the slope of each entry's loss by its logit for the backward."""
     heads, masks, (temperature, *targets, _) = records(given)
     run = implementation_for("masked_bce_forward", heads)
-    result: tuple[Tensor, Tensor] = run(heads, masks, temperature, Targets(*targets))
+    with without_autocast(heads):
+        result: tuple[Tensor, Tensor] = run(heads, masks, temperature, Targets(*targets))
     return result
 
 

@@ -14,7 +14,7 @@ from kernels._bce_kernels_triton import (
     mark_kernel,
 )
 from kernels._inputs import Heads, Masks
-from kernels._logits_triton import Batch, dot_options, entries, rows_in_place, scored
+from kernels._logits_triton import Batch, entries, rows_in_place, scored, slope_dot_options
 from kernels._rows_triton import FUSED, product_blocks
 from kernels._targets import POSITIVE, SAMPLED_NEGATIVE, Targets
 
@@ -172,7 +172,7 @@ def _grad_features(
         batch.num_products,
         num_features,
         batch.num_entries,
-        **dot_options(dtype),
+        **slope_dot_options(dtype),
         BLOCK_M=GROUPED_BLOCK_M,
         BLOCK_N=GROUPED_BLOCK_N,
         BLOCK_D=GROUPED_BLOCK_D,
@@ -223,7 +223,8 @@ def _grad_heads(
     grad_weight = torch.zeros(rows, weight.shape[1], dtype=weight.dtype, device=device)
     grad_bias = torch.zeros(rows, dtype=bias.dtype, device=device)
     programs = max(1, min(_WEIGHT_PROGRAMS, num_entries))
-    grad_weight_kernel[(programs, -(-weight.shape[1] // GRAD_BLOCK_D))](
+    # Without features there is a bias all the same.
+    grad_weight_kernel[(programs, max(1, -(-weight.shape[1] // GRAD_BLOCK_D)))](
         features,
         order,
         labels,

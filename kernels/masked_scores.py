@@ -12,7 +12,7 @@ The three functions share their first six arguments and three keywords:
     mask_rows: [B], int64, each product's mask row, below C; negative: no labels.
     temperature: divides the logits (calibration; dhpc-amazon, equation 10); positive.
     num_entries: N or more, where the caller knows: then nothing waits for the device, and the call
-        can be captured in a CUDA graph.
+        can be captured in a CUDA graph (``masked_scores_above`` with ``padded``).
     num_categories: distinct ``mask_rows``, where the caller knows: a better choice of kernel.
 
 They accumulate and score in float32 (float64 where an input is), never hold a B x L tensor, and

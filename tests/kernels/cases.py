@@ -134,7 +134,7 @@ def _gradients() -> Iterator[Case]:
             BLOCK_M=tiles.GROUPED_BLOCK_M,
             BLOCK_N=tiles.GROUPED_BLOCK_N,
             BLOCK_D=tiles.GROUPED_BLOCK_D,
-            **_logits_triton.dot_options(x),
+            **_logits_triton.slope_dot_options(x),
         )
         yield _case(
             f"grad-weight-{name}",

@@ -248,3 +248,39 @@ def test_a_library_s_sparse_optimizer_steps_touched_rows_only(
     touched = problem.relevant.any(0)
     assert bool((weight.detach() != problem.weight).any(1)[touched].all())
     assert torch.equal(weight.detach()[~touched], problem.weight[~touched])
+
+
+@pytest.mark.usefixtures("impl")
+def test_gradients_of_a_scaled_loss_in_float16_are_finite(device: str) -> None:
+    """As ``GradScaler`` scales it at first; five products share a mask row, so they are grouped."""
+    problem = make_problem((5, 16, 40, 1), (torch.float16, torch.float16), share=1.0, device=device)
+    # Small weights: the gradients are within float16, the slopes of the scaled loss are not.
+    fixed = (problem.weight * 0.02, problem.bias)
+    features = problem.features.detach().clone().requires_grad_()
+    losses = masked_bce(
+        features,
+        *fixed,
+        *problem.heads[3:],
+        *problem.positives,
+        positive_weight=torch.full((40,), 5.0, device=device),
+        reduction="none",
+    )
+    (found,) = torch.autograd.grad(losses.sum() * 2.0**16, [features])
+    doubles = (features.detach().double().requires_grad_(), *(each.double() for each in fixed))
+    dense = dense_loss(problem, doubles, {"positive_weight": torch.tensor(5.0, device=device)})
+    (wanted,) = torch.autograd.grad(dense.sum() * 2.0**16, doubles[:1])
+    assert wanted.abs().max() > 1_000
+    torch.testing.assert_close(found.double(), wanted, rtol=5e-3, atol=20)
+
+
+@pytest.mark.usefixtures("impl")
+def test_a_bias_alone_has_a_gradient(device: str) -> None:
+    problem = make_problem((5, 1, 13, 3), device=device)
+    bare = [each[:, :0] for each in (problem.features, problem.weight)]
+    bias = problem.bias.detach().clone().requires_grad_()
+    losses = masked_bce(*bare, bias, *problem.heads[3:], *problem.positives, reduction="none")
+    (found,) = torch.autograd.grad(losses.sum(), [bias])
+    heads = (*(each.double() for each in bare), problem.bias.double().requires_grad_())
+    (wanted,) = torch.autograd.grad(dense_loss(problem, heads, {}).sum(), heads[2:])
+    assert wanted.abs().max() > 0.1
+    torch.testing.assert_close(found.double(), wanted)

@@ -49,3 +49,16 @@ def test_tiles_are_those_that_are_compiled_in_tests(variant: str, element_bytes:
 def test_an_empty_problem_has_a_choice() -> None:
     empty = problem(num_products=0, num_entries=0, num_categories=0, num_labels=0)
     assert choose(empty) in VARIANTS
+
+
+def test_no_grid_is_larger_than_a_gpu_takes() -> None:
+    for num_products, is_dense in ((2_000_000, True), (2_200_000, False)):
+        many = problem(
+            num_products=num_products,
+            num_features=8,
+            num_labels=4,
+            num_entries=4 * num_products,
+            num_categories=4,
+            element_bytes=4,
+        )
+        assert (choose(many) == "dense") is is_dense

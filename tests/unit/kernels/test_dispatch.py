@@ -90,3 +90,14 @@ def test_only_an_explicit_choice_runs_in_the_interpreter(monkeypatch: pytest.Mon
 def test_an_implementation_is_named_as_a_choice() -> None:
     with pytest.raises(ValueError, match="'auto'"):
         ImplInfo(op="masked_scores", name="auto", module="kernels.masked_scores_torch")
+
+
+def test_without_triton_auto_takes_the_twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    assert implementation("masked_scores", cuda, torch.float32).__module__.endswith("_triton")
+    monkeypatch.setattr(_dispatch, "_has_triton", lambda: False)
+    use_impl("auto")
+    assert implementation("masked_scores", cuda, torch.float32).__module__.endswith("_torch")
+    use_impl("triton")
+    with pytest.raises(NotImplementedError, match="no such implementation"):
+        implementation("masked_scores", cuda, torch.float32)

@@ -1,10 +1,12 @@
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor
 
 from kernels import check_masks, masked_scores, masked_scores_above, masked_top_k
+from kernels._dispatch import _choose
+from kernels._logits_torch import force_way
 
 # Two features, four labels. Mask rows: {1, 3}, {}, {0, 1, 2}.
 WEIGHT = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, -1.0]])
@@ -121,6 +123,37 @@ def test_low_precision_is_accumulated_in_float32(dtype: torch.dtype) -> None:
     assert scores.dtype == torch.float32
     torch.testing.assert_close(scores.double(), torch.cat(wanted), atol=2e-5, rtol=0)
     assert indptr[-1] == len(scores)
+
+
+@pytest.mark.parametrize("double", ["features", "weight", "bias"])
+def test_float64_anywhere_makes_all_float64(double: str) -> None:
+    given = heads()
+    scores = masked_scores(**{**given, double: given[double].double()})[1]
+    assert scores.dtype == torch.float64
+    with pytest.raises(NotImplementedError, match="float64"):
+        _choose(
+            "masked_scores",
+            "cuda",
+            tuple(
+                torch.float64 if each == double else torch.float32
+                for each in ("features", "weight", "bias")
+            ),
+            "triton",
+        )
+
+
+@pytest.mark.parametrize("way", ["grouped", "sampled"])
+def test_autocast_changes_nothing(way: Literal["grouped", "sampled"]) -> None:
+    torch.manual_seed(0)
+    given = heads(features=torch.randn(4, 64), weight=torch.randn(4, 64))
+    force_way(way)
+    try:
+        wanted = masked_scores(**given)[1]
+        with torch.autocast("cpu", torch.bfloat16):
+            found = masked_scores(**given)[1]
+    finally:
+        force_way(None)
+    assert torch.equal(found, wanted)
 
 
 def test_float64_stays_float64() -> None:
