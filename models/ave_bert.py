@@ -306,6 +306,7 @@ def load_ave_bert(
         num_rows = len(ClassifierRows(release.taxonomy, labels, config.classifiers, ()))
     net = release.filled(lambda: AveBertNet(config, num_rows))
     tokenizer = TextTokenizer(release.read(TOKENIZER_FILE), config.max_tokens)
+    net.encoder.check_reads(tokenizer.vocabulary, tokenizer.max_tokens)
     return predictor_of(
         net.to(device),
         config,

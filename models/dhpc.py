@@ -338,6 +338,9 @@ def load_dhpc(
     tokenizer = SegmentTokenizer(
         release.read(TOKENIZER_FILE), config.max_tokens, letters=config.letters
     )
+    for body in net.bodies.values():
+        if isinstance(body, TextEncoder | PooledViews):
+            body.check_reads(tokenizer.vocabulary, tokenizer.max_tokens)
     return predictor_of(
         net.to(device),
         SegmentPreparer(tokenizer),

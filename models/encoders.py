@@ -32,6 +32,10 @@ __all__ = [
     "serve_in",
 ]
 
+_NOT_ITS_OWN = frozenset(
+    {"attn_implementation", "_attn_implementation", "experts_implementation", "auto_map"}
+)
+
 LayerPooling = Literal["concat", "mean", "max"]
 
 
@@ -134,6 +138,30 @@ class TextEncoder(nn.Module):
         )
         states = [output.hidden_states[layer][:, 0].float() for layer in self.config.layers]
         return _pooled(states, self.config.pooling)
+
+    def check_reads(self, vocabulary: int, max_tokens: int) -> None:
+        """Refuse a tokenizer whose rows this encoder would fail on, at the first long product.
+
+        Raises:
+            ModelError: ids, or rows, go beyond its tables of tokens and positions.
+        """
+        words = getattr(self.transformer, "get_input_embeddings", lambda: None)()
+        if isinstance(words, nn.Embedding) and vocabulary > words.num_embeddings:
+            raise ModelError(
+                f"the tokenizer has ids up to {vocabulary - 1:,}, the encoder's table has "
+                f"{words.num_embeddings:,} rows: they do not belong together"
+            )
+        embeddings = getattr(self.transformer, "embeddings", None)
+        table = getattr(embeddings, "position_embeddings", None)
+        if not isinstance(table, nn.Embedding):
+            return
+        # RoBERTa counts from behind its padding.
+        most = table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+        if max_tokens > most:
+            raise ModelError(
+                f"the encoder reads {most:,} tokens, max_tokens is {max_tokens:,}: set "
+                f"system.max_tokens={most} or less"
+            )
 
     def all_states(self) -> TextEncoder:
         """An encoder of the same transformer that gives every layer's CLS state, [B, L * H].
@@ -275,7 +303,8 @@ def _keep_first(config: Any, count: int, where: str) -> None:
 def _empty_transformer(config: EncoderConfig) -> nn.Module:
     from transformers import AutoConfig, AutoModel
 
-    raw = dict(config.transformer)
+    # How attention is computed is this machine's matter: some names are of code to be fetched.
+    raw = {key: value for key, value in config.transformer.items() if key not in _NOT_ITS_OWN}
     try:
         settings = AutoConfig.for_model(raw.pop("model_type"), **raw)
         model: nn.Module = AutoModel.from_config(settings)  # type: ignore[no-untyped-call]

@@ -379,6 +379,8 @@ def load_flagship(
     tokenizer = None
     if config.encoder is not None:
         tokenizer = TextTokenizer(release.read(TOKENIZER_FILE), config.max_tokens)
+        if net.encoder is not None:
+            net.encoder.check_reads(tokenizer.vocabulary, tokenizer.max_tokens)
     return predictor_of(
         net.to(device),
         FlagshipPreparer(tokenizer, config.hashings),

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from models.errors import ModelError
+from models.errors import ModelError, ReleaseError
 from models.predictor import Predictor
 from models.release import Release
 
@@ -70,9 +70,13 @@ def load_predictor(release: Release, device: torch.device, dtype: Dtype) -> Pred
         )
     try:
         predictor = load(release, device, dtype)
-    except ModelError as error:
+    except ReleaseError:
+        raise
+    except Exception as error:
+        # A config comes from outside, and the libraries that take it raise whatever they like.
+        why = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
         raise ModelError(
-            f"release {release.id} cannot be loaded: {error}; where another version of the project "
+            f"release {release.id} cannot be loaded: {why}; where another version of the project "
             "made it, use that version or make the release anew"
         ) from error
     made = (

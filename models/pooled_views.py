@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.errors import ModelError
 from models.segments import NUM_SEGMENTS
 
 __all__ = ["PooledViews"]
@@ -30,6 +31,18 @@ class PooledViews(nn.Module):
         # The pooled mean of some tens of them goes into a linear layer as it is.
         nn.init.normal_(self.bag.weight, std=0.2)
         self.num_features = NUM_SEGMENTS * width
+
+    def check_reads(self, vocabulary: int, max_tokens: int) -> None:
+        """Refuse a tokenizer whose ids go beyond the table; rows may be of any length.
+
+        Raises:
+            ModelError: they do.
+        """
+        if vocabulary > self.bag.num_embeddings:
+            raise ModelError(
+                f"the tokenizer has ids up to {vocabulary - 1:,}, the table has "
+                f"{self.bag.num_embeddings:,} rows: they do not belong together"
+            )
 
     def forward(self, input_ids: Tensor, segment_ids: Tensor, lengths: Tensor) -> Tensor:
         """Features [B, V * K], float32.

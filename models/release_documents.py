@@ -5,10 +5,9 @@ Each is refused where it is not what the manifest and the taxonomy say.
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from models.errors import ProductError, ReleaseError, TaxonomyError
 from models.labels import LabelSpace
 from models.manifest import MANIFEST, Manifest
 from models.product import Product, parse_product
+from models.taxonomies.native import read_native
 from models.taxonomy import Taxonomy
 
 __all__ = [
@@ -108,9 +108,7 @@ def read_taxonomy(data: bytes, manifest: Manifest, where: str) -> Taxonomy:
         ReleaseError: it is not, or is no taxonomy.
     """
     try:
-        taxonomy = Taxonomy.from_json(gzip.decompress(data), f"{where}, {TAXONOMY}")
-    except (OSError, EOFError, zlib.error) as error:
-        raise ReleaseError(f"{where}: {TAXONOMY} is not gzip: {error}") from error
+        taxonomy = read_native(BytesIO(data), f"{where}, {TAXONOMY}", packed=True)
     except TaxonomyError as error:
         raise ReleaseError(f"{where}: {error}") from error
     if (taxonomy.name, taxonomy.version) != (manifest.taxonomy_name, manifest.taxonomy_version):

@@ -23,7 +23,7 @@ from models.encoders import TextEncoder
 from models.errors import ModelError
 from models.prepare import Prepared, Ragged
 from models.product import Product
-from models.tokens import INPUT_IDS, open_tokenizer
+from models.tokens import INPUT_IDS, open_tokenizer, unpanicked, vocabulary_of
 
 __all__ = [
     "NUM_SEGMENTS",
@@ -83,7 +83,7 @@ class SegmentTokenizer:
         self.letters = letters
         self._tokenizer = open_tokenizer(serialised)
         self._tokenizer.no_truncation()
-        signs = self._tokenizer.encode("").ids
+        signs = unpanicked(lambda: self._tokenizer.encode("")).ids
         if len(signs) != 2:
             raise ModelError(
                 f"tokenizer.json puts {len(signs)} special tokens around a text; two are needed, "
@@ -96,10 +96,14 @@ class SegmentTokenizer:
     @property
     def vocabulary(self) -> int:
         """Token ids are below this."""
-        return int(self._tokenizer.get_vocab_size())
+        return vocabulary_of(self._tokenizer)
 
     def encode(self, products: Sequence[Product]) -> tuple[Ragged, Ragged]:
-        """Token ids (int32) and segment ids (int8), a row a product."""
+        """Token ids (int32) and segment ids (int8), a row a product.
+
+        Raises:
+            ModelError: the tokenizers library panicked.
+        """
         most = self.max_tokens * _CHARS_PER_TOKEN
         texts = [
             text[:most]
@@ -108,10 +112,10 @@ class SegmentTokenizer:
         ]
         if self.letters:
             texts = [letters_only(text) for text in texts]
-        ids = [
-            encoding.ids
-            for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        ]
+        found = unpanicked(
+            lambda: self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        )
+        ids = [encoding.ids for encoding in found]
         rows: list[list[int]] = []
         segments: list[int] = []
         for place in range(0, len(ids), NUM_SEGMENTS):

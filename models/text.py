@@ -143,10 +143,11 @@ def _is_compatible(text: str) -> bool:
 def _compatible(text: str) -> str:
     """NFKC in linear time: runs of marks are cut to 30, before and after."""
     text = _COMPATIBILITY.sub(_nfkc, text)
-    if _MARKS.isdisjoint(text[::_MAX_MARKS]):
-        return unicodedata.normalize("NFKC", text)
-    text = unicodedata.normalize("NFKC", _LONG_MARKS.sub(r"\1", text))
-    return _LONG_MARKS.sub(r"\1", text)
+    if not _MARKS.isdisjoint(text[::_MAX_MARKS]):
+        text = _LONG_MARKS.sub(r"\1", text)
+    # Some marks become two.
+    text = unicodedata.normalize("NFKC", text)
+    return text if _MARKS.isdisjoint(text[::_MAX_MARKS]) else _LONG_MARKS.sub(r"\1", text)
 
 
 def _nfkc(run: re.Match[str]) -> str:

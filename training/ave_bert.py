@@ -91,6 +91,7 @@ class AveBertSystem:
             classifiers=settings.classifiers,
         )
         tokenizer = TextTokenizer(pretrained.tokenizer, settings.max_tokens)
+        encoder.check_reads(tokenizer.vocabulary, settings.max_tokens)
         self.preparer = AveBertPreparer(tokenizer)
         self.preparer_key = json.dumps(
             [

@@ -70,6 +70,8 @@ class DhpcSystem:
         tokenizer = SegmentTokenizer(
             pretrained.tokenizer, settings.max_tokens, letters=settings.letters
         )
+        if encoder is not None:
+            encoder.check_reads(tokenizer.vocabulary, settings.max_tokens)
         self.preparer = SegmentPreparer(tokenizer)
         self.preparer_key = json.dumps(
             [

@@ -54,6 +54,7 @@ class FlagshipSystem:
             self._pretrained.encoder.to(job.device).eval()
             self._digest = encoder_digest(self._pretrained.encoder)
             tokenizer = TextTokenizer(self._pretrained.tokenizer, settings.max_tokens)
+            self._pretrained.encoder.check_reads(tokenizer.vocabulary, settings.max_tokens)
         self.preparer = FlagshipPreparer(tokenizer, _hashings(settings))
         self.preparer_key = json.dumps(
             [

@@ -237,24 +237,40 @@ class Draft:
             settled.update(trail)
 
     def _share_values(self) -> None:
+        # Where the chain of each attribute ends: an id and what is wrong with it, if anything is.
+        ends: dict[str, tuple[str, str]] = {}
+        for start in list(self._attributes.values()):
+            trail: dict[str, None] = {}
+            node: str | None = start.id
+            while node is not None and node not in ends and node not in trail:
+                attribute = self._attributes.get(node)
+                if attribute is None:
+                    ends[node] = node, "is not defined"
+                    break
+                trail[node] = None
+                node = attribute.values_from
+            if node is None:
+                end = next(reversed(trail)), ""
+            else:
+                end = (node, "leads back") if node in trail else ends[node]
+            is_circle = False
+            for each in trail:
+                is_circle = is_circle or each == node
+                ends[each] = (each, "leads back") if is_circle else end
         for attribute in list(self._attributes.values()):
             if attribute.values_from is None:
                 continue
             place = self._places["attribute", attribute.id]
-            trail = [attribute.id]
-            origin = self._attributes.get(attribute.values_from)
-            while origin is not None and origin.values_from is not None and origin.id not in trail:
-                trail.append(origin.id)
-                origin = self._attributes.get(origin.values_from)
-            if origin is None:
-                last = self._attributes[trail[-1]].values_from
+            origin, wrong = ends[attribute.id]
+            if wrong == "is not defined":
                 self.problem(
-                    place, f"values_from of {attribute.id!r}: attribute {last!r} is not defined"
+                    place, f"values_from of {attribute.id!r}: attribute {origin!r} is not defined"
                 )
-            elif origin.id in trail:
-                self.problem(place, f"values_from of {attribute.id!r} leads back to {origin.id!r}")
+            elif wrong:
+                self.problem(place, f"values_from of {attribute.id!r} leads back to {origin!r}")
             else:
-                self._attributes[attribute.id] = attribute._replace(values=origin.values)
+                values = self._attributes[origin].values
+                self._attributes[attribute.id] = attribute._replace(values=values)
 
     def _check_relevant(self) -> None:
         value_ids: dict[str, set[str]] = {}

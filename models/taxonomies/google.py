@@ -38,7 +38,10 @@ def import_google(paths: Sequence[Path]) -> Taxonomy:
 
     Raises:
         TaxonomyError: with every problem found.
+        ValueError: no path.
     """
+    if not paths:
+        raise ValueError("give one of Google's files, or one for each locale")
     draft = Draft(str(paths[0]))
     names: dict[str, dict[str, str]] = {}
     for path in paths[1:]:

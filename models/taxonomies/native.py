@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -15,7 +17,7 @@ from models.errors import TaxonomyError
 from models.taxonomies.draft import Draft, Place
 from models.taxonomy import Attribute, Taxonomy, Value
 
-__all__ = ["dump_native", "import_native", "parse_native", "write_native"]
+__all__ = ["dump_native", "import_native", "parse_native", "read_native", "write_native"]
 
 # Shopify's taxonomy with two languages is about 4 MB; a gzip bomb ends here.
 _MAX_BYTES = 256 * 1024 * 1024
@@ -29,13 +31,26 @@ def import_native(path: Path) -> Taxonomy:
         TaxonomyError: with every problem found, an unreadable file included.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
+        with path.open("rb") as file:
+            return read_native(file, str(path), packed=path.suffix == ".gz")
+    except OSError as error:
         raise TaxonomyError([f"{path}: cannot be read: {error}"]) from error
+
+
+def read_native(file: BinaryIO, source: str, *, packed: bool) -> Taxonomy:
+    """Read an open file, gzip if ``packed``; ``source`` names it in messages.
+
+    Raises:
+        TaxonomyError: with every problem found, an unreadable file included.
+    """
+    try:
+        with gzip.GzipFile(fileobj=file) if packed else nullcontext(file) as plain:
+            data = plain.read(_MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise TaxonomyError([f"{source}: cannot be read: {error}"]) from error
     if len(data) > _MAX_BYTES:
-        raise TaxonomyError([f"{path}: more than {_MAX_BYTES} bytes, which no taxonomy has"])
-    return parse_native(data, str(path))
+        raise TaxonomyError([f"{source}: more than {_MAX_BYTES} bytes, which no taxonomy has"])
+    return parse_native(data, source)
 
 
 def parse_native(data: bytes, source: str) -> Taxonomy:
@@ -58,8 +73,8 @@ def _decode(draft: Draft, data: bytes) -> Any:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(items)
         if len(made) < len(items):
-            keys = [key for key, _ in items]
-            for key in sorted({key for key in made if keys.count(key) > 1}):
+            counts = Counter(key for key, _ in items)
+            for key in sorted(key for key, count in counts.items() if count > 1):
                 draft.problem(draft.source, f"the key {key!r} occurs twice in one object")
         return made
 

@@ -178,3 +178,19 @@ def test_padding() -> None:
     assert mask.tolist() == [[1, 0], [0, 0], [1, 1]]
     empty, _ = pad(Ragged(np.empty(0, dtype=np.int32), np.array([0])), 9)
     assert empty.shape == (0, 1)
+
+
+@pytest.mark.parametrize("offset", [0, 2])
+def test_a_tokenizer_that_goes_beyond_the_tables_is_refused(tmp_path: Path, offset: int) -> None:
+    encoder = load_pretrained(str(save_tiny_bert(tmp_path)), pooling="concat").encoder
+    rows = encoder.transformer.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    if offset:
+        # As RoBERTa's: positions are counted from behind the padding.
+        encoder.transformer.embeddings.position_embeddings.padding_idx = 1  # type: ignore[union-attr]
+    encoder.check_reads(rows, 64 - offset)
+    with pytest.raises(
+        ModelError, match=f"reads {64 - offset} tokens, max_tokens is {65 - offset}"
+    ):
+        encoder.check_reads(rows, 65 - offset)
+    with pytest.raises(ModelError, match="do not belong together"):
+        encoder.check_reads(rows + 1, 16)

@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from models.product import Product
 from models.release import Release
 from models.self_check import make_examples, run_self_check
 from tests.releases import TAXONOMY
+from tests.tiny_flagship import tiny_flagship
 
 CPU = torch.device("cpu")
 
@@ -103,3 +105,37 @@ def test_examples_without_an_attribute_model(release: Release) -> None:
     assert example.labels == ()
     assert example.categories == release.examples[0].categories
     assert isinstance(release.labels, LabelSpace)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_tokens": 200},
+        {"max_tokens": 8.5},
+        {"bag_dim": 10**12},
+        {"encoder.hidden_size": None},
+        {"encoder.num_hidden_layers": "x"},
+        {"encoder.model_type": "t5"},
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused_whatever_libraries_raise(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    release = tiny_flagship(tmp_path / "r", TAXONOMY)
+    config = copy.deepcopy(dict(release.config))
+    for key, value in change.items():
+        inside, _, name = key.rpartition(".")
+        part = config["encoder"]["transformer"] if inside else config
+        part[name] = value
+        if value is None:
+            del part[name]
+    with pytest.raises(ModelError, match="release tiny/1 cannot be loaded"):
+        load_predictor(replace(release, config=config), CPU, "float32")
+
+
+def test_how_attention_is_computed_is_not_the_releases_to_say(tmp_path: Path) -> None:
+    release = tiny_flagship(tmp_path / "r", TAXONOMY)
+    config = copy.deepcopy(dict(release.config))
+    config["encoder"]["transformer"]["attn_implementation"] = "somebody/kernels"
+    changed = replace(release, config=config)
+    run_self_check(release, load_predictor(changed, CPU, "float32"))

@@ -208,7 +208,7 @@ def example(**changed: Any) -> Callable[[Path], None]:
             "from 0 to 1",
         ),
         (put("thresholds.json", b'{"categories":[0.5,0.5],"labels":[0.5,0.5]}'), "3 thresholds"),
-        (put("taxonomy.json.gz", b"no gzip"), "is not gzip"),
+        (put("taxonomy.json.gz", b"no gzip"), "taxonomy.json.gz: cannot be read"),
         (put("taxonomy.json.gz", gzip.compress(b"{}")), "problem"),
         (other_taxonomy, "is shop version 8, manifest.json says shop version 7"),
         (lambda d: (d / "thresholds.json").unlink(), r"lists no thresholds\.json"),

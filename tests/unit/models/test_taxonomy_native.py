@@ -1,12 +1,14 @@
 import gzip
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from models.errors import TaxonomyError
-from models.taxonomies.native import write_native
+from models.taxonomies import native
+from models.taxonomies.native import parse_native, read_native, write_native
 from models.taxonomy import Taxonomy, load_taxonomy
 
 
@@ -202,3 +204,27 @@ def test_a_file_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     bomb.write_bytes(gzip.compress(b" " * 1_000_000))
     with pytest.raises(TaxonomyError, match="more than 1000 bytes"):
         load_taxonomy(bomb)
+
+
+def test_what_hostile_files_cost() -> None:
+    # Each took hours where the work grew with the square or the cube.
+    keys = ",".join(f'"c{number}": true' for number in range(200_000))
+    document = f'{{"name": "x", "version": "1", "relevant": {{{keys}, "c0": true}}}}'
+    with pytest.raises(TaxonomyError, match="the key 'c0' occurs twice"):
+        parse_native(document.encode(), "t.json")
+    chain = [
+        {"id": f"a{number}", "name": "A", "values_from": f"a{number + 1}"}
+        for number in range(20_000)
+    ]
+    last = {"id": "a20000", "name": "A", "values": [{"id": "v", "name": "V"}]}
+    made = {"name": "x", "version": "1", "categories": [{"id": "c", "name": "C"}]}
+    whole = {**made, "attributes": [*chain, last], "relevant": {"c": {"a0": True}}}
+    taxonomy = parse_native(json.dumps(whole).encode(), "t.json")
+    assert taxonomy.label_ids()[0] == "a0=v"
+
+
+def test_packed_and_endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_MAX_BYTES", 10_000)
+    bomb = gzip.compress(b" " * 1_000_000)
+    with pytest.raises(TaxonomyError, match="more than 10000 bytes, which no taxonomy has"):
+        read_native(BytesIO(bomb), "t.json.gz", packed=True)

@@ -72,6 +72,13 @@ def test_runs_of_marks_are_cut() -> None:
     assert normalise(plain, MAX) == plain
 
 
+@pytest.mark.parametrize("before", range(31))
+def test_runs_of_marks_that_become_two_are_cut(before: int) -> None:
+    plain = normalise("A" * before + "x" + "\u0344" * 20 + "z", MAX)
+    assert len(plain) == before + 1 + 30 + 1
+    assert normalise(plain, MAX) == plain
+
+
 def test_the_marks_are_all_characters_that_decompose_to_marks_alone() -> None:
     complete = {
         chr(code)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,52 @@ def test_no_products_no_rows(serialised: bytes) -> None:
 def test_a_file_that_is_no_tokenizer_is_refused() -> None:
     with pytest.raises(ModelError, match=r"tokenizer\.json cannot be read"):
         TextTokenizer(b"{}", 16)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+        {
+            "model": {
+                "type": "BPE",
+                "continuing_subword_prefix": "##",
+                "vocab": {"a": 0, "漢": 1, "a漢": 2},
+                "merges": ["a 漢"],
+            }
+        },
+    ],
+)
+def test_a_file_that_the_library_panics_over_is_refused(
+    serialised: bytes, change: dict[str, object]
+) -> None:
+    """The second one ends the process where the library sees it."""
+    hostile = json.dumps(json.loads(serialised) | change).encode()
+    with pytest.raises(ModelError, match=r"tokenizer\.json cannot be read"):
+        TextTokenizer(hostile, 16)
+
+
+def test_a_panic_over_a_text_is_an_error(serialised: bytes) -> None:
+    change = {"pre_tokenizer": {"type": "FixedLength", "length": 0}}
+    hostile = json.dumps(json.loads(serialised) | change).encode()
+    with pytest.raises(ModelError, match="panicked"):
+        TextTokenizer(hostile, 16).encode([product("red")])
+
+
+def test_a_template_that_leaves_no_room_is_refused(serialised: bytes) -> None:
+    document = json.loads(serialised)
+    sign = {"SpecialToken": {"id": "[SEP]", "type_id": 0}}
+    document["post_processor"]["pair"] += [sign] * 20
+    with pytest.raises(ModelError, match="23 special tokens around two texts"):
+        TextTokenizer(json.dumps(document).encode(), 16)
+
+
+def test_ids_are_below_the_vocabulary_though_it_has_holes(serialised: bytes) -> None:
+    document = json.loads(serialised)
+    document["model"]["vocab"]["zzz"] = 5_000
+    tokenizer = TextTokenizer(json.dumps(document).encode(), 16)
+    assert tokenizer.vocabulary == 5_001
+    assert 5_000 in tokenizer.encode([product("zzz")]).values
 
 
 def test_too_few_tokens_are_refused(serialised: bytes) -> None:
