@@ -30,8 +30,8 @@ class CascadeHead(nn.Module):
         P(d)     = exp(z_d / T_p) / sum over all departments e of exp(z_e / T_p)
         P(c | d) = exp(u_c / T_c) / sum over the leaves b of d of exp(u_b / T_c)
 
-    so the scores of all leaves sum to one, where every department has any. Both classifiers are one linear layer: what is not
-    linear belongs to the features before them.
+    so the scores of all leaves sum to one, where every department has any. Both classifiers are
+    one linear layer: what is not linear belongs to the features before them.
 
     Args:
         departments: [C], the department row of each leaf row.
