@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from kernels._logits_triton import dot_options
 from kernels._variants import VARIANTS, Problem, choose, every_tiles, tiles
 
 
@@ -62,3 +64,15 @@ def test_no_grid_is_larger_than_a_gpu_takes() -> None:
             element_bytes=4,
         )
         assert (choose(many) == "dense") is is_dense
+
+
+@pytest.mark.parametrize(("switch", "precision"), [("tf32", "tf32"), ("ieee", "tf32x3")])
+def test_float32_is_multiplied_as_torch_is_told(switch: str, precision: str) -> None:
+    """By torch's new switch, after which its old one cannot be read."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    try:
+        matmul.fp32_precision = switch
+        assert dot_options(torch.float32)["PRECISION"] == precision
+    finally:
+        matmul.fp32_precision = before
