@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -60,7 +59,7 @@ def unpanicked(call: Callable[[], Answer]) -> Answer:
     """
     try:
         return call()
-    except (Exception, KeyboardInterrupt, SystemExit, asyncio.CancelledError):
+    except (Exception, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
         raise ModelError(f"the tokenizers library panicked: {error}") from error

@@ -19,9 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from models.encoders import TextEncoder, pad
-from models.errors import SortimentError
 from models.prepare import Ragged
-from training.whole_files import written_whole
+from training.whole_files import writing, written_whole
 
 __all__ = ["cached_features", "encode_tokens", "encoder_digest"]
 
@@ -125,14 +124,11 @@ def _done(entry: Path) -> int:
 
 def _put(file: Path, first: int, rows: NDArray[np.float16]) -> None:
     # Not through the map: a full disk would end the process there, without an exception.
-    try:
-        with file.open("r+b" if first else "wb") as kept:
-            kept.seek(first * rows.shape[1] * rows.itemsize)
-            kept.write(rows.data)
-            kept.flush()
-            os.fsync(kept.fileno())
-    except OSError as error:
-        raise SortimentError(f"{file} cannot be written: {error}") from error
+    with writing(file), file.open("r+b" if first else "wb") as kept:
+        kept.seek(first * rows.shape[1] * rows.itemsize)
+        kept.write(rows.data)
+        kept.flush()
+        os.fsync(kept.fileno())
 
 
 def _mark(entry: Path, rows: int) -> None:

@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import models.prepare
-from models.errors import SortimentError
 from models.labels import LabelSpace
 from models.prepare import Prepared, Preparer, Ragged
 from models.product import Product, parse_product
@@ -32,6 +31,7 @@ from models.taxonomy import Taxonomy
 from training.changes import Changes
 from training.data import DataSet, LabelledProduct
 from training.targets import Labeller, Oddities, Targets
+from training.whole_files import writing
 
 __all__ = ["SplitOnDisk", "chosen_rows", "prepare_split", "sampled"]
 
@@ -120,11 +120,9 @@ def prepare_split(
             products = _only(data.products(split), rows)
             if changes is not None:
                 products = changes.of(split, products)
-            try:
+            with writing(entry):
                 _write(partial, products, total, labeller, preparer, advance)
                 _put_in_place(partial, entry)
-            except OSError as error:
-                raise SortimentError(f"{entry} cannot be written: {error}") from error
     return _read(entry, digest, labeller)
 
 

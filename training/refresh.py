@@ -174,9 +174,7 @@ def refresh(
             )
         inside = replace(recipe, data=folder, out=candidate, limit=None)
         # Both releases answer all products after it: an interruption there is not to undo it.
-        fitted = fit_system(
-            inside, processes, say, _unclocked, lambda job: make(job, old), keep_end=True
-        )
+        fitted = fit_system(inside, processes, say, make=lambda job: make(job, old), keep_end=True)
         fitted.system.publish(candidate, fitted.outcome.epochs)
         fresh = read_release(candidate)
         items = list(DataSet(folder).products("test"))
@@ -212,10 +210,6 @@ def refresh(
     if report.published is None:
         raise RefreshRefused(report)
     return report
-
-
-def _unclocked(stage: str) -> None:
-    """Stages are not timed here."""
 
 
 def recipe_for(release: Release) -> str:

@@ -77,7 +77,8 @@ def run(recipe: Recipe, say: Say = print) -> RunReport | None:
     check_target(recipe)
     clock = _Clock()
     processes = Processes(recipe.device, in_parts=recipe.system.kind == "dhpc")
-    fitted = fit_system(recipe, processes, say if processes.is_main else _silent, clock.lap)
+    told = say if processes.is_main else _silent
+    fitted = fit_system(recipe, processes, told, lap=clock.lap)
     if not processes.is_main:
         processes.wait()
         return None
@@ -95,9 +96,9 @@ def fit_system(
     recipe: Recipe,
     processes: Processes,
     say: Say,
-    lap: Callable[[str], object],
-    make: Callable[[Job], System] = make_system,
     *,
+    lap: Callable[[str], object] = lambda _stage: None,
+    make: Callable[[Job], System] = make_system,
     keep_end: bool = False,
 ) -> Fitted:
     """Prepare, train.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from models.errors import SortimentError
 
-__all__ = ["written_whole"]
+__all__ = ["writing", "written_whole"]
 
 
 @contextmanager
@@ -20,16 +20,25 @@ def written_whole(path: Path) -> Iterator[Path]:
         SortimentError: it cannot be written (the disk is full); what was at ``path`` stays.
     """
     fresh = path.with_name(f".{path.name}.new")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SortimentError(f"{path} cannot be written: {error}") from error
+        try:
+            yield fresh
+            with fresh.open("rb") as file:
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Whatever the disk refuses within the block is told with the name of ``path``.
+
+    Raises:
+        SortimentError: an OSError was raised.
+    """
     try:
-        yield fresh
-        with fresh.open("rb") as file:
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        yield
     except OSError as error:
         raise SortimentError(f"{path} cannot be written: {error}") from error
-    finally:
-        fresh.unlink(missing_ok=True)

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from aiokafka.errors import KafkaError
 from mode import Service
 
 from worker.announcement import Role
@@ -29,6 +28,7 @@ from worker.fault_watch import FaultWatch
 from worker.heap import freeze_heap, trim_heap_after
 from worker.inference import Batch
 from worker.intake import Intake
+from worker.joining import Joining
 from worker.lanes import Lane, Outcome, complete
 from worker.metrics import Metrics
 from worker.model_stage import ModelStage, ScoredParts
@@ -47,7 +47,6 @@ _LAG_INTERVAL_S = 1.0
 # Of the time for a drain, what the batches in hand may take; the rest is for commit and leaving.
 _FINISH_SHARE = 0.7
 _NOTES_S = 1.0
-_RETRY_JOIN_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +99,7 @@ class HotPath(Service):
         self._assembling = ThreadPoolExecutor(max_workers=1, thread_name_prefix="assemble")
         self._has_serving = asyncio.Event()
         self._draining = False
-        self._joining = ""
+        self._joining = Joining()
         self._running: asyncio.Task[None] | None = None
         self._stage_tasks: list[asyncio.Task[None]] = []
 
@@ -128,8 +127,8 @@ class HotPath(Service):
             reasons.append("no release is active")
         if not self._intake.is_assigned:
             reasons.append("partitions are not assigned and open yet")
-        if self._joining:
-            reasons.append(self._joining)
+        if self._joining.why_not:
+            reasons.append(self._joining.why_not)
         if self._draining:
             reasons.append("the worker is draining")
         stopped = self._faults.why()
@@ -174,8 +173,8 @@ class HotPath(Service):
     async def _run(self) -> None:
         try:
             await self._has_serving.wait()
-            await self._joined(lambda: self._delivery.start(self._intake))
-            await self._joined(self._intake.start)
+            await self._joining.until_done(lambda: self._delivery.start(self._intake))
+            await self._joining.until_done(self._intake.start)
             stages: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
                 "preparing": self._prepare_windows,
                 "model": self._model.submit,
@@ -192,21 +191,6 @@ class HotPath(Service):
             await asyncio.gather(*self._stage_tasks)
         except Exception as error:  # noqa: BLE001  whatever it is, the worker ends by it
             await self.crash(error)
-
-    async def _joined(self, join: Callable[[], Awaitable[None]]) -> None:
-        """Once topics were found, brokers that are away are waited for, as later on."""
-        while True:
-            try:
-                await join()
-            except KafkaError as error:
-                if not error.retriable:
-                    raise
-                self._joining = f"no broker takes the worker in, trying again: {error!r}"
-                _log.warning("%s", self._joining)
-                await asyncio.sleep(_RETRY_JOIN_S)
-            else:
-                self._joining = ""
-                return
 
     async def on_stop(self) -> None:
         """Drain: the batches in hand, their delivery, the commit, leaving the group."""
@@ -388,11 +372,7 @@ class HotPath(Service):
 
     async def _observe_lag(self) -> None:
         while True:
-            lags = await self._intake.measure_lag()
-            # Of partitions that have gone; nothing is scraped between here and the next await.
-            self._metrics.lag.clear()
-            for partition, lag in lags.items():
-                self._metrics.lag.labels(partition.topic, partition.partition).set(lag)
+            await self._intake.measure_lag()
             self._metrics.in_flight.set(self._intake.in_flight)
             self._metrics.breaker_open.set(self._faults.state != "closed")
             self._metrics.ready.set(not self.not_ready())

@@ -299,8 +299,8 @@ class Intake:
         """A lane that could not deliver: its partition is opened anew, after so many seconds."""
         self._assignment.lost(lane, after_s)
 
-    async def measure_lag(self) -> dict[TopicPartition, int]:
-        """Events between what each open lane has delivered and the end of its partition."""
+    async def measure_lag(self) -> None:
+        """Count the events between what each open lane has delivered and its partition's end."""
         lags = {}
         ends = await self._priorities.ends_of_held(list(self.lanes))
         for partition, lane in list(self.lanes.items()):
@@ -314,7 +314,10 @@ class Intake:
             reached = lane.delivered if lane.in_hand else await self._position(partition)
             lags[partition] = max(0, end - max(reached, lane.delivered))
         self.lags = lags
-        return lags
+        # Of partitions that have gone; until here what was measured before stands.
+        self._metrics.lag.clear()
+        for partition, lag in lags.items():
+            self._metrics.lag.labels(partition.topic, partition.partition).set(lag)
 
     async def _position(self, partition: TopicPartition) -> int:
         try:

@@ -85,9 +85,9 @@ def _unknown_variables(env_file: Path | None) -> list[str]:
     present = set(os.environ) | set(dotenv_values(env_file) if env_file else ())
     problems = []
     for name in sorted(present):
-        if _is_a_services(name.upper(), os.environ.get(name, "")):
+        if name.upper() in known or _is_a_services(name.upper(), os.environ.get(name, "")):
             continue
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
+        if name.upper().startswith(PREFIX):
             nearest = get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.0)
             problems.append(f"{name}: there is no such variable; the nearest is {nearest[0]}")
     return problems
@@ -95,5 +95,4 @@ def _unknown_variables(env_file: Path | None) -> list[str]:
 
 def _is_a_services(name: str, value: str) -> bool:
     is_address = name.endswith("_PORT") and _SERVICE_ADDRESS.match(value) is not None
-    is_ours = name in {variable(each) for each in Settings.model_fields}
-    return not is_ours and (is_address or _OF_A_SERVICE.search(name) is not None)
+    return is_address or _OF_A_SERVICE.search(name) is not None

@@ -237,7 +237,7 @@ class Draft:
             settled.update(trail)
 
     def _share_values(self) -> None:
-        # Where the chain of each attribute ends: an id and what is wrong with it, if anything is.
+        # Where the chain of each attribute ends, and what is wrong with it, if anything is.
         ends: dict[str, tuple[str, str]] = {}
         for start in list(self._attributes.values()):
             trail: dict[str, None] = {}
@@ -245,29 +245,25 @@ class Draft:
             while node is not None and node not in ends and node not in trail:
                 attribute = self._attributes.get(node)
                 if attribute is None:
-                    ends[node] = node, "is not defined"
+                    ends[node] = node, f": attribute {node!r} is not defined"
                     break
                 trail[node] = None
                 node = attribute.values_from
             if node is None:
                 end = next(reversed(trail)), ""
             else:
-                end = (node, "leads back") if node in trail else ends[node]
+                end = (node, f" leads back to {node!r}") if node in trail else ends[node]
             is_circle = False
             for each in trail:
                 is_circle = is_circle or each == node
-                ends[each] = (each, "leads back") if is_circle else end
+                ends[each] = (each, f" leads back to {each!r}") if is_circle else end
         for attribute in list(self._attributes.values()):
             if attribute.values_from is None:
                 continue
             place = self._places["attribute", attribute.id]
             origin, wrong = ends[attribute.id]
-            if wrong == "is not defined":
-                self.problem(
-                    place, f"values_from of {attribute.id!r}: attribute {origin!r} is not defined"
-                )
-            elif wrong:
-                self.problem(place, f"values_from of {attribute.id!r} leads back to {origin!r}")
+            if wrong:
+                self.problem(place, f"values_from of {attribute.id!r}{wrong}")
             else:
                 values = self._attributes[origin].values
                 self._attributes[attribute.id] = attribute._replace(values=values)
